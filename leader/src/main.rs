@@ -1,0 +1,2 @@
+//! The leader binary.
+fn main() {}
