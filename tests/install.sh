@@ -1,0 +1,43 @@
+#!/bin/sh
+# Installs what the tests run beside the engine, from Debian's (or Ubuntu's) packages, and only what is missing:
+# PostgreSQL's server programs (initdb, pg_ctl, postgres, psql, and the extensions pageinspect and amcheck) and KMC.
+set -eu
+
+missing=""
+found=no
+for dir in $(printf '%s' "$PATH" | tr ':' ' ') /usr/lib/postgresql/*/bin; do
+    if [ -x "$dir/initdb" ] && [ -x "$dir/pg_ctl" ] && [ -x "$dir/psql" ]; then
+        found=yes
+    fi
+done
+[ "$found" = yes ] || missing="$missing postgresql"
+for program in kmc kmc_dump; do
+    command -v "$program" >/dev/null 2>&1 || { missing="$missing kmc"; break; }
+done
+# setpriv and unshare; in every Debian but the very smallest
+command -v setpriv >/dev/null 2>&1 || missing="$missing util-linux"
+
+if [ -z "$missing" ]; then
+    echo "tests/install.sh: nothing is missing"
+    exit 0
+fi
+if [ "$(id -u)" -ne 0 ]; then
+    echo "tests/install.sh: error: missing packages:$missing" >&2
+    echo "tests/install.sh: hint: install them as root: sudo apt-get update && sudo apt-get install$missing" >&2
+    exit 1
+fi
+if ! command -v apt-get >/dev/null 2>&1; then
+    echo "tests/install.sh: error: there is no apt-get to install:$missing" >&2
+    echo "tests/install.sh: hint: install PostgreSQL 13 or newer with its contrib modules, and KMC 3, by other means" >&2
+    exit 1
+fi
+
+export DEBIAN_FRONTEND=noninteractive
+apt-get update
+# The tests start servers of their own: the package need not make and start one.
+if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+    mkdir -p /etc/postgresql-common
+    echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.conf
+fi
+# shellcheck disable=SC2086 # a list of words
+apt-get install -y --no-install-recommends -o Dpkg::Options::=--force-confold $missing
