@@ -180,7 +180,30 @@ impl HeapWriter {
     /// # Errors
     /// [`WriteError::Io`] naming the file, [`WriteError::Exists`] if somebody made a file of that name meanwhile. The
     /// files written are removed then.
-    pub fn finish(mut self) -> Result<WriteSummary, WriteError> {
+    pub fn finish(self) -> Result<WriteSummary, WriteError> {
+        self.finish_with(|_| Ok(()))
+    }
+
+    /// Does what [`finish`](Self::finish) does and then calls `last`, for whoever has a file of their own to add. If that
+    /// fails the relation is removed like after any other failure.
+    ///
+    /// # Errors
+    /// Those of [`finish`](Self::finish) and of `last`.
+    pub fn finish_with<E: From<WriteError>>(
+        mut self,
+        last: impl FnOnce(&WriteSummary) -> Result<(), E>,
+    ) -> Result<WriteSummary, E> {
+        let summary = self.publish()?;
+        last(&summary)?;
+        if let Some(toast) = &mut self.toast {
+            toast.keep();
+        }
+        self.heap.keep();
+        Ok(summary)
+    }
+
+    /// Gives the files their names; they are still removed on drop.
+    fn publish(&mut self) -> Result<WriteSummary, WriteError> {
         if !self.page.is_empty() {
             self.heap.append(&mut self.page)?;
         }
@@ -192,16 +215,11 @@ impl HeapWriter {
             files::remove_segments(&toast_path(&self.path), 0)?;
         }
         self.heap.publish()?;
-        let has_toast = self.toast.is_some();
-        if let Some(toast) = &mut self.toast {
-            toast.keep();
-        }
-        self.heap.keep();
         Ok(WriteSummary {
             rows: self.rows,
             heap_blocks: self.heap.blocks(),
             toast_blocks,
-            toast_path: has_toast.then(|| toast_path(&self.path)),
+            toast_path: self.toast.is_some().then(|| toast_path(&self.path)),
         })
     }
 

@@ -138,6 +138,20 @@ fn a_writer_dropped_unfinished_leaves_nothing() {
 }
 
 #[test]
+fn a_failure_of_the_last_step_removes_the_published_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("rel");
+    let mut writer = HeapWriter::create(&path, &WriteOptions::default()).unwrap();
+    writer.insert(&[bit_string(40_000, 1).field()]).unwrap();
+    let failed = writer.finish_with(|summary| {
+        assert_eq!(names(directory.path()), ["rel", "rel.toast"]);
+        Err(WriteError::ValueIds { row: summary.rows })
+    });
+    assert!(matches!(failed, Err(WriteError::ValueIds { row: 1 })));
+    assert_eq!(names(directory.path()), [""; 0]);
+}
+
+#[test]
 fn existing_files_are_refused_or_replaced_whole() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("rel");
