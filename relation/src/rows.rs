@@ -1,0 +1,393 @@
+//! Reads the rows of a page: checks it, judges its tuples, finds the column, unpacks the value, hands it to a sink.
+//!
+//! Promises
+//! - A row is handed out only after its whole page and then its whole tuple were checked.
+//! - Damage goes to [`RowSink::damaged`] with its place; what is left of the page is handed out only if the sink says `Ok`
+//!   and the damage was of one tuple. Nothing is left out silently: every tuple of a good page is in one of the counts.
+//! - No allocation for a tuple that lies whole in its page; buffers for the others are kept and reused.
+//!
+//! What it does not do: read files or know bases; a value is a string of bits here.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Extent, Result, value_error};
+use crate::page::{Checked, Page};
+use crate::schema::TupleDesc;
+use crate::toast::Toast;
+use crate::tuple::{Datum, Walker};
+use crate::varlena::{self, Compressed, Method, Pointer, Varlena};
+use crate::visibility::{HintBitsOnly, Oracle, Stamps, Unhinted, Verdict};
+use crate::{pglz, varbit};
+
+/// A buffer that grew beyond this is given back after its page.
+const KEEP_BYTES: usize = 16 << 20;
+
+/// How to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ReadOptions {
+    /// Whether pages must carry the right checksum.
+    pub verify_checksums: bool,
+    /// What to do with tuples whose hint bits do not say whether they count.
+    pub unhinted: Unhinted,
+}
+
+/// The value of the column in a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Value<'a> {
+    /// NULL.
+    Null,
+    /// A bit string: `bits` of them in `bytes`, the first in the highest bit; exactly as many bytes as needed, and the bits
+    /// behind the last are zero.
+    Bits {
+        /// The number of bits.
+        bits: u32,
+        /// The bytes that hold them.
+        bytes: &'a [u8],
+    },
+}
+
+/// Takes rows.
+pub trait RowSink {
+    /// A visible row of the page, at line pointer `item`.
+    ///
+    /// # Errors
+    /// Whatever shall end the reading; it comes back from [`PageReader::read_page`].
+    fn row(&mut self, item: u16, value: Value<'_>) -> Result<(), Error>;
+
+    /// Something is damaged; [`Error::extent`] says how much. `Ok` goes on behind it.
+    ///
+    /// # Errors
+    /// As for [`RowSink::row`]; mostly the error itself.
+    fn damaged(&mut self, error: Error) -> Result<(), Error>;
+}
+
+/// What was seen on the pages read. Sums of pages may be added up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PageCounts {
+    /// Pages looked at, good or not.
+    pub pages: u64,
+    /// Pages of zeros.
+    pub zero_pages: u64,
+    /// Pages given up as a whole.
+    pub damaged_pages: u64,
+    /// Visible tuples handed to the sink (NULLs included).
+    pub live: u64,
+    /// Tuples that do not count: aborted or deleted.
+    pub dead: u64,
+    /// Tuples whose hint bits leave it open. Under [`Unhinted::Visible`] they are counted as live, too, and under
+    /// [`Unhinted::Error`] as damaged.
+    pub undecided: u64,
+    /// Live rows whose value is NULL.
+    pub nulls: u64,
+    /// Live rows older than the column.
+    pub missing: u64,
+    /// Live rows whose value was compressed in its page or in the TOAST relation.
+    pub compressed: u64,
+    /// Live rows whose value came from the TOAST relation.
+    pub external: u64,
+    /// Tuples given up.
+    pub damaged_tuples: u64,
+}
+
+impl PageCounts {
+    /// Adds other counts to these.
+    pub fn add(&mut self, other: &Self) {
+        self.pages += other.pages;
+        self.zero_pages += other.zero_pages;
+        self.damaged_pages += other.damaged_pages;
+        self.live += other.live;
+        self.dead += other.dead;
+        self.undecided += other.undecided;
+        self.nulls += other.nulls;
+        self.missing += other.missing;
+        self.compressed += other.compressed;
+        self.external += other.external;
+        self.damaged_tuples += other.damaged_tuples;
+    }
+}
+
+impl std::ops::AddAssign for PageCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.add(&other);
+    }
+}
+
+/// Reads the pages of one relation, one column of it.
+#[derive(Debug)]
+pub struct PageReader {
+    walker: Walker,
+    missing: Option<Vec<u8>>,
+    options: ReadOptions,
+    file: PathBuf,
+    oracle: Arc<dyn Oracle>,
+    unpack: Unpack,
+}
+
+impl PageReader {
+    /// A reader of column `column` (an index from 0, see [`TupleDesc::column`]). `file` names the relation in messages;
+    /// `toast` is needed once a value lies outside.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Columns`] if there is no such column or it is not of variable length, [`ErrorKind::Value`] if its
+    /// `missing` value is no bit string.
+    pub fn new(
+        desc: &TupleDesc,
+        column: usize,
+        options: ReadOptions,
+        file: &Path,
+        toast: Option<Arc<Toast>>,
+    ) -> Result<Self> {
+        let walker = Walker::new(desc, column)?;
+        let attribute = desc.attributes.get(column);
+        if attribute.is_none_or(|a| a.len != crate::AttLen::Varlena || a.dropped) {
+            let text = format!("column {:?}: expected a bit string type", walker.column_name());
+            return Err(Error::new(ErrorKind::Columns(text)));
+        }
+        let missing = attribute.and_then(|a| a.missing.clone());
+        if let Some(payload) = &missing {
+            varbit::parse(payload).map_err(|e| e.at_attribute(walker.column_name()))?;
+        }
+        Ok(Self {
+            walker,
+            missing,
+            options,
+            file: file.to_path_buf(),
+            oracle: Arc::new(HintBitsOnly),
+            unpack: Unpack { toast, ..Unpack::default() },
+        })
+    }
+
+    /// The same reader with an oracle that knows more than the hint bits.
+    #[must_use]
+    pub fn with_oracle(mut self, oracle: Arc<dyn Oracle>) -> Self {
+        self.oracle = oracle;
+        self
+    }
+
+    /// Reads page `block` of the relation, 8192 bytes.
+    ///
+    /// # Errors
+    /// What the sink gives, and errors that make the whole relation unusable. Damage of less extent goes to the sink.
+    pub fn read_page(
+        &mut self,
+        page: &[u8],
+        block: u32,
+        counts: &mut PageCounts,
+        sink: &mut dyn RowSink,
+    ) -> Result<()> {
+        counts.pages += 1;
+        let page = match Page::check(page, block, self.options.verify_checksums) {
+            Ok(Checked::Page(page)) => page,
+            Ok(Checked::Zero) => {
+                counts.zero_pages += 1;
+                return Ok(());
+            }
+            Err(error) => {
+                counts.damaged_pages += 1;
+                return sink.damaged(error.at_block(block).in_file(&self.file));
+            }
+        };
+        for item in page.items() {
+            match self.judge(item.tuple, page.all_visible(), counts) {
+                Ok(false) => continue,
+                Ok(true) => match self.read_tuple(item.tuple, item.number, counts, sink)? {
+                    None => {}
+                    Some(error) => self.give_up(error, block, item.number, counts, sink)?,
+                },
+                Err(error) => self.give_up(error, block, item.number, counts, sink)?,
+            }
+        }
+        self.unpack.give_back();
+        Ok(())
+    }
+
+    /// Whether the tuple counts as a row.
+    #[inline]
+    fn judge(&self, tuple: &[u8], all_visible: bool, counts: &mut PageCounts) -> Result<bool> {
+        let Some(stamps) = Stamps::read(tuple) else { return Ok(false) };
+        match stamps.judge(&*self.oracle) {
+            Verdict::Visible => Ok(true),
+            Verdict::Invisible => {
+                counts.dead += 1;
+                Ok(false)
+            }
+            Verdict::Undecided if all_visible => Ok(true),
+            Verdict::Undecided => {
+                counts.undecided += 1;
+                match self.options.unhinted {
+                    Unhinted::Visible => Ok(true),
+                    Unhinted::Skip => Ok(false),
+                    Unhinted::Error => Err(undecided_error(stamps.open_xid(&*self.oracle))),
+                }
+            }
+        }
+    }
+
+    /// Hands a row to the sink. The outer error ends the reading, the inner one is the tuple's.
+    #[inline]
+    fn read_tuple(
+        &mut self,
+        tuple: &[u8],
+        item: u16,
+        counts: &mut PageCounts,
+        sink: &mut dyn RowSink,
+    ) -> Result<Option<Error>> {
+        let mut seen = PageCounts { live: 1, ..PageCounts::default() };
+        let payload = match self.walker.datum(tuple) {
+            Ok(Datum::Null) => None,
+            Ok(Datum::Missing) => {
+                seen.missing = 1;
+                self.missing.as_deref()
+            }
+            Ok(Datum::Bytes(bytes)) => match self.unpack.payload(bytes, &mut seen) {
+                Ok(payload) => Some(payload),
+                Err(error) => return self.tuple_error(error),
+            },
+            Err(error) => return Ok(Some(error)),
+        };
+        let value = match payload.map(varbit::parse) {
+            None => {
+                seen.nulls = 1;
+                Value::Null
+            }
+            Some(Ok((bits, bytes))) => Value::Bits { bits, bytes },
+            Some(Err(error)) => return self.tuple_error(error),
+        };
+        sink.row(item, value)?;
+        counts.live += 1;
+        if seen != LIVE {
+            seen.live = 0;
+            counts.add(&seen);
+        }
+        Ok(None)
+    }
+
+    #[cold]
+    fn tuple_error(&self, error: Error) -> Result<Option<Error>> {
+        let error = error.at_attribute(self.walker.column_name());
+        if error.extent() == Extent::Relation { Err(error) } else { Ok(Some(error)) }
+    }
+
+    #[cold]
+    fn give_up(
+        &self,
+        error: Error,
+        block: u32,
+        item: u16,
+        counts: &mut PageCounts,
+        sink: &mut dyn RowSink,
+    ) -> Result<()> {
+        counts.damaged_tuples += 1;
+        sink.damaged(error.at_block(block).at_item(item).in_file(&self.file))
+    }
+}
+
+const LIVE: PageCounts = PageCounts {
+    pages: 0,
+    zero_pages: 0,
+    damaged_pages: 0,
+    live: 1,
+    dead: 0,
+    undecided: 0,
+    nulls: 0,
+    missing: 0,
+    compressed: 0,
+    external: 0,
+    damaged_tuples: 0,
+};
+
+#[cold]
+fn undecided_error(xid: u32) -> Error {
+    Error::new(ErrorKind::Undecided { xid }).with_hint(
+        "let the server set the hint bits (SELECT count(*) or VACUUM on the table, then CHECKPOINT), or choose --unhinted",
+    )
+}
+
+/// Unpacks values, with buffers that are kept from tuple to tuple.
+#[derive(Debug, Default)]
+struct Unpack {
+    toast: Option<Arc<Toast>>,
+    pages: Vec<u8>,
+    stored: Vec<u8>,
+    raw: Vec<u8>,
+}
+
+impl Unpack {
+    /// The value's bytes without any header, wherever they lie and however they are packed.
+    #[inline]
+    fn payload<'a>(&'a mut self, bytes: &'a [u8], seen: &mut PageCounts) -> Result<&'a [u8]> {
+        match varlena::parse(bytes)? {
+            Varlena::Plain(payload) => Ok(payload),
+            Varlena::Compressed(compressed) => {
+                seen.compressed = 1;
+                decompress(&compressed, &mut self.raw)
+            }
+            Varlena::External(pointer) => self.external(&pointer, seen),
+        }
+    }
+
+    fn external(&mut self, pointer: &Pointer, seen: &mut PageCounts) -> Result<&[u8]> {
+        seen.external = 1;
+        let Some(toast) = &self.toast else {
+            let (value_id, toast_relid) = (pointer.value_id, pointer.toast_relid);
+            return Err(Error::new(ErrorKind::NoToast { value_id, toast_relid })
+                .with_hint(format!("give the file of the toast relation with oid {toast_relid}")));
+        };
+        toast.fetch(pointer, &mut self.pages, &mut self.stored)?;
+        let Some(method) = pointer.method else { return Ok(&self.stored) };
+        seen.compressed = 1;
+        let compressed = Compressed::parse(&self.stored)?;
+        if (compressed.method, compressed.raw_size) != (method, pointer.raw_size) {
+            let expected = format!("{method:?} data of {} bytes, as its pointer says", pointer.raw_size);
+            let found = format!("{:?} data of {} bytes", compressed.method, compressed.raw_size);
+            return Err(value_error("toast value", expected, found));
+        }
+        decompress(&compressed, &mut self.raw)
+    }
+
+    /// Frees what a very large value left behind.
+    fn give_back(&mut self) {
+        for buffer in [&mut self.pages, &mut self.stored, &mut self.raw] {
+            if buffer.capacity() > KEEP_BYTES {
+                *buffer = Vec::new();
+            }
+        }
+    }
+}
+
+/// Unpacks into `raw`, which grows only as far as the compressed bytes can possibly fill it.
+fn decompress<'a>(compressed: &Compressed<'_>, raw: &'a mut Vec<u8>) -> Result<&'a [u8]> {
+    let size = compressed.raw_size as usize;
+    let ratio = match compressed.method {
+        Method::Pglz => pglz::MAX_RATIO,
+        Method::Lz4 => LZ4_MAX_RATIO,
+    };
+    let most = compressed.data.len().saturating_mul(ratio);
+    if size > most {
+        let found = format!("{} compressed ones", compressed.data.len());
+        return Err(value_error("compressed value", format!("enough data for {size} bytes"), found));
+    }
+    if raw.len() < size {
+        raw.resize(size, 0);
+    }
+    let target = raw.get_mut(..size).unwrap_or_default();
+    match compressed.method {
+        Method::Pglz => pglz::decompress(compressed.data, target)?,
+        Method::Lz4 => match lz4_flex::block::decompress_into(compressed.data, target) {
+            Ok(written) if written == size => {}
+            Ok(written) => return Err(value_error("lz4 data", format!("{size} bytes of value"), written)),
+            Err(error) => {
+                return Err(value_error(
+                    "lz4 data",
+                    format!("{size} bytes of value"),
+                    format!("damage: {error}"),
+                ));
+            }
+        },
+    }
+    Ok(target)
+}
+
+/// Each byte of an LZ4 block stands for at most 255 bytes of its value.
+const LZ4_MAX_RATIO: usize = 255;

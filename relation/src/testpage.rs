@@ -1,0 +1,1 @@
+//! Builds pages for tests.
