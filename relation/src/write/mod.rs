@@ -121,12 +121,13 @@ impl HeapWriter {
         if options.blocks_per_segment == 0 {
             return Err(WriteError::Option { name: "blocks_per_segment" });
         }
+        let heap = SegmentedFile::create(path, options)?;
         if !options.overwrite {
             files::refuse_existing(&toast_path(path))?;
         }
         Ok(Self {
             path: path.to_path_buf(),
-            heap: SegmentedFile::create(path, options)?,
+            heap,
             options: options.clone(),
             toast: None,
             page: PageBuilder::new(),

@@ -164,7 +164,7 @@ fn existing_files_are_refused_or_replaced_whole() {
     let refused = HeapWriter::create(&path, &options).unwrap_err();
     assert_eq!(
         refused.to_string(),
-        format!("file \"{}.toast\": expected no file of that name, found one", path.display())
+        format!("file \"{}\": expected no file of that name, found one", path.display())
     );
     options.overwrite = true;
     write(&path, &options, &[vec![Owned::Int(7)]]);

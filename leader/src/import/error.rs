@@ -1,0 +1,130 @@
+//! What can be wrong with the input of an import, and what may help.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::ImportType;
+use super::encode::Refused;
+
+/// An error in the input of an import. Records count from 1 in each file, bases from 1 in each record.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImportError {
+    /// The file cannot be opened or read.
+    #[error("file {path:?}: could not {action}: {cause}")]
+    Io {
+        /// The input file.
+        path: PathBuf,
+        /// What was tried, a verb.
+        action: &'static str,
+        /// The system's or the decompressor's answer.
+        cause: io::Error,
+    },
+    /// The content is not a format that is read here.
+    #[error("file {path:?}: expected FASTA or FASTQ, plain or gzip, found {found}")]
+    Format {
+        /// The input file.
+        path: PathBuf,
+        /// What it looks like.
+        found: &'static str,
+        /// The program that turns it into something readable.
+        unpack: Option<&'static str>,
+    },
+    /// A record is not built as its format asks.
+    #[error("file {path:?}: record {record}: {problem}")]
+    Record {
+        /// The input file.
+        path: PathBuf,
+        /// The record.
+        record: u64,
+        /// Expected and found, and the line.
+        problem: String,
+    },
+    /// A letter that the column's type cannot hold.
+    #[error(
+        "file {path:?}: record {record} {name:?}: expected {expected}, found {found:?} (base {position})"
+    )]
+    Base {
+        /// The input file.
+        path: PathBuf,
+        /// The record.
+        record: u64,
+        /// Its name.
+        name: String,
+        /// What the type holds.
+        expected: &'static str,
+        /// The letter.
+        found: char,
+        /// Where it stands.
+        position: u64,
+        /// It could be stored as `dna4`.
+        ambiguous: bool,
+    },
+    /// A record longer than one value can be.
+    #[error("file {path:?}: record {record} {name:?}: expected at most {expected} bases, found {found}")]
+    TooLong {
+        /// The input file.
+        path: PathBuf,
+        /// The record.
+        record: u64,
+        /// Its name.
+        name: String,
+        /// The most bases.
+        expected: u64,
+        /// Its bases.
+        found: u64,
+    },
+    /// The output's sidecar is there and was not to be replaced.
+    #[error("file {path:?}: expected no file of that name, found one")]
+    Exists {
+        /// The file in the way.
+        path: PathBuf,
+    },
+    /// The output has a name that the sidecar cannot hold.
+    #[error("file {path:?}: expected a name in UTF-8, found other bytes")]
+    OutputName {
+        /// The output file.
+        path: PathBuf,
+    },
+    /// More records than an `int4` can number.
+    #[error("file {path:?}: expected at most 2147483647 records in all files, found more")]
+    TooManyRows {
+        /// The file whose record was one too many.
+        path: PathBuf,
+    },
+}
+
+impl ImportError {
+    /// What the user can do about it, if something is known to help.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            ImportError::Base { ambiguous: true, .. } => Some(
+                "use --type dna4 to store ambiguous bases, or --skip-ambiguous to leave such records out"
+                    .to_owned(),
+            ),
+            ImportError::Format { path, unpack: Some(unpack), .. } => {
+                Some(format!("{unpack} {path:?} | kmer-leader import - -o OUT"))
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn io(path: &Path, action: &'static str, cause: io::Error) -> Self {
+        ImportError::Io { path: path.to_path_buf(), action, cause }
+    }
+
+    pub(super) fn base(path: &Path, record: u64, name: &str, refused: &Refused) -> Self {
+        ImportError::Base {
+            path: path.to_path_buf(),
+            record,
+            name: name.to_owned(),
+            expected: match refused.kind {
+                ImportType::Dna2 => "A, C, G or T",
+                ImportType::Dna4 => "an IUPAC nucleotide code",
+            },
+            found: char::from(refused.letter),
+            position: refused.position,
+            ambiguous: refused.ambiguous,
+        }
+    }
+}

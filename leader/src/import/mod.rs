@@ -1,0 +1,240 @@
+//! `kmer-leader import`: makes a relation file out of FASTA and FASTQ files.
+//!
+//! The table is `id int4, name text, seq dna2` (or `dna4`): one row for each record in the order of the files, ids from 1,
+//! the name being the header's first word. Beside the relation come its TOAST file, where records are long, and the
+//! sidecar that tells readers the columns.
+//!
+//! Promises:
+//! - Each record becomes exactly one row or is counted as skipped; a letter that cannot be stored is an error that names
+//!   file, record and base, never a guess.
+//! - Nothing appears under the output's name before all input was read; after an error nothing is left behind.
+//! - Memory is constant but for the longest record; no allocation is made for a record of common size.
+//!
+//! What it does not do: qualities are checked for their number and dropped; names are not checked to be unique.
+
+mod encode;
+mod error;
+mod input;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::{Args, ValueEnum};
+use needletail::parser::SequenceRecord;
+use relation::sidecar::Sidecar;
+use relation::write::{FIRST_VALUE_ID, Field, HeapWriter, WriteOptions, WriteSummary};
+
+pub use error::ImportError;
+
+use encode::{Packer, Refused};
+
+/// How the bases are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ImportType {
+    /// 2 bits a base: A, C, G and T only
+    Dna2,
+    /// 4 bits a base: all IUPAC codes
+    Dna4,
+}
+
+impl ImportType {
+    /// The SQL type's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            ImportType::Dna2 => "dna2",
+            ImportType::Dna4 => "dna4",
+        }
+    }
+}
+
+/// Make a relation file out of FASTA and FASTQ files
+///
+/// The table has the columns id int4, name text and seq; every record becomes a row. Format and compression are known by
+/// their content. Lower case counts as upper case, and U as T.
+#[derive(Debug, Clone, Args)]
+pub struct ImportArgs {
+    /// FASTA or FASTQ file, plain or gzip; - is standard input
+    #[arg(value_name = "IN", required = true)]
+    pub inputs: Vec<PathBuf>,
+
+    /// Relation file to make; OUT.1, OUT.2, ... follow after each GiB, OUT.toast holds long sequences
+    #[arg(short, long, value_name = "OUT")]
+    pub output: PathBuf,
+
+    /// Type of the column seq
+    #[arg(long = "type", value_enum, value_name = "TYPE", default_value_t = ImportType::Dna2)]
+    pub dna_type: ImportType,
+
+    /// Leave out records with codes other than A, C, G and T, instead of stopping at the first (for dna2)
+    #[arg(long)]
+    pub skip_ambiguous: bool,
+
+    /// Write pages without checksums
+    #[arg(long)]
+    pub no_checksums: bool,
+
+    /// OID of the TOAST table that long rows shall name
+    ///
+    /// Needed only when the files are to be put in the place of a server's table: pass the table's reltoastrelid, copy
+    /// OUT and OUT.toast over the files of both tables while the server is down, then REINDEX the TOAST table. 0 means
+    /// OUT.toast beside OUT.
+    #[arg(long, value_name = "OID", default_value_t = 0)]
+    pub toast_relid: u32,
+
+    /// Id of the first long sequence in OUT.toast
+    #[arg(long, value_name = "ID", default_value_t = FIRST_VALUE_ID, value_parser = clap::value_parser!(u32).range(1..))]
+    pub first_value_id: u32,
+
+    /// Replace OUT if it exists
+    #[arg(short, long)]
+    pub force: bool,
+}
+
+/// What an import made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImportSummary {
+    /// Rows written.
+    pub rows: u64,
+    /// Bases in all rows.
+    pub bases: u64,
+    /// Records left out because of ambiguous bases.
+    pub skipped: u64,
+    /// 8 KiB blocks of the relation.
+    pub heap_blocks: u32,
+    /// 8 KiB blocks of its TOAST file, 0 without one.
+    pub toast_blocks: u32,
+    /// Wall time in seconds.
+    pub seconds: f64,
+}
+
+/// Does the import.
+///
+/// # Errors
+/// An [`ImportError`] if the input cannot be stored (ask [`ImportError::hint`] what may help), the writer's
+/// [`WriteError`](relation::write::WriteError) or the sidecar's error if the output cannot be written.
+pub fn run(args: &ImportArgs) -> anyhow::Result<ImportSummary> {
+    let start = Instant::now();
+    let mut import = Import::begin(args)?;
+    for path in &args.inputs {
+        import.file(path)?;
+    }
+    let (bases, skipped) = (import.bases, import.skipped);
+    let written = import.finish(args)?;
+    Ok(ImportSummary {
+        rows: written.rows,
+        bases,
+        skipped,
+        heap_blocks: written.heap_blocks,
+        toast_blocks: written.toast_blocks,
+        seconds: start.elapsed().as_secs_f64(),
+    })
+}
+
+/// An import under way.
+struct Import {
+    writer: HeapWriter,
+    packer: Packer,
+    skip_ambiguous: bool,
+    bases: u64,
+    skipped: u64,
+}
+
+impl Import {
+    fn begin(args: &ImportArgs) -> anyhow::Result<Self> {
+        let options = WriteOptions {
+            checksums: !args.no_checksums,
+            toast_relid: args.toast_relid,
+            first_value_id: args.first_value_id,
+            overwrite: args.force,
+            ..WriteOptions::default()
+        };
+        let writer = HeapWriter::create(&args.output, &options)?;
+        let sidecar = Sidecar::path_for(&args.output);
+        if !args.force && sidecar.exists() {
+            return Err(ImportError::Exists { path: sidecar }.into());
+        }
+        Ok(Self {
+            writer,
+            packer: Packer::new(args.dna_type),
+            skip_ambiguous: args.skip_ambiguous,
+            bases: 0,
+            skipped: 0,
+        })
+    }
+
+    /// Reads one input file to its end.
+    fn file(&mut self, path: &Path) -> anyhow::Result<()> {
+        let mut reader = input::open(path)?;
+        let mut record = 0;
+        while let Some(next) = reader.next() {
+            record += 1;
+            let parsed = next.map_err(|cause| input::parse_error(path, record, &cause))?;
+            self.record(path, record, &parsed)?;
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, path: &Path, record: u64, parsed: &SequenceRecord<'_>) -> anyhow::Result<()> {
+        let name = input::name(path, record, parsed.id())?;
+        match self.packer.pack(parsed.raw_seq()) {
+            Ok(()) => {}
+            Err(Refused { ambiguous: true, .. }) if self.skip_ambiguous => {
+                self.skipped += 1;
+                return Ok(());
+            }
+            Err(refused) => return Err(ImportError::base(path, record, name, &refused).into()),
+        }
+        let id = i32::try_from(self.writer.rows() + 1)
+            .map_err(|_| ImportError::TooManyRows { path: path.to_path_buf() })?;
+        let (bits, bytes) = self.packer.value().ok_or_else(|| ImportError::TooLong {
+            path: path.to_path_buf(),
+            record,
+            name: name.to_owned(),
+            expected: self.packer.max_bases(),
+            found: self.packer.bases(),
+        })?;
+        self.writer.insert(&[Field::Int4(id), Field::Text(name), Field::VarBit { bits, bytes }])?;
+        self.bases += self.packer.bases();
+        Ok(())
+    }
+
+    /// Publishes the files and, last, the sidecar.
+    fn finish(self, args: &ImportArgs) -> anyhow::Result<WriteSummary> {
+        let sidecar_path = Sidecar::path_for(&args.output);
+        if args.force {
+            remove_if_there(&sidecar_path)?;
+        }
+        self.writer.finish_with(|written| {
+            let toast = written.toast_path.as_deref().and_then(Path::file_name);
+            let sidecar = Sidecar {
+                columns: format!("id int4, name text, seq {}", args.dna_type.name()),
+                column: Some("seq".to_owned()),
+                toast: toast.map(|name| text_of(name, &args.output)).transpose()?,
+                checksums: !args.no_checksums,
+            };
+            sidecar.save(&args.output).inspect_err(|_| {
+                // A half-written sidecar goes with the rest; the error being returned is the one that counts.
+                let _ = std::fs::remove_file(&sidecar_path);
+            })?;
+            Ok(())
+        })
+    }
+}
+
+/// A file name as the text that a sidecar can hold.
+fn text_of(name: &OsStr, output: &Path) -> Result<String, ImportError> {
+    let text = name.to_str().map(str::to_owned);
+    text.ok_or_else(|| ImportError::OutputName { path: output.to_path_buf() })
+}
+
+/// Removes a file of an earlier import.
+fn remove_if_there(path: &Path) -> Result<(), ImportError> {
+    match std::fs::remove_file(path) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(ImportError::io(path, "remove", cause)),
+        _ => Ok(()),
+    }
+}

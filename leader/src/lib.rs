@@ -1,0 +1,4 @@
+//! What the `kmer-leader` binary does, as a library.
+#![forbid(unsafe_code)]
+
+pub mod import;
