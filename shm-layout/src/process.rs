@@ -1,0 +1,162 @@
+//! The few things that processes need from the kernel and that no library gives safely: identity, death notices, waiting, signals.
+//!
+//! A process id alone proves nothing, since ids are used again: [`Identity`] adds the start time from `/proc/PID/stat` (field 22,
+//! proc(5)), and while a child is watched its pidfd stands for it. Waiting is on a futex with a time limit (I10), never on a condition
+//! variable in the segment: glibc's loses a wake-up when a waiter is killed.
+
+use crate::sync::AtomicU32;
+use std::ffi::CString;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+/// Which process: its id and when it started, in clock ticks since boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Process id.
+    pub pid: u32,
+    /// Start time; 0 when /proc does not tell.
+    pub start_time: u64,
+}
+
+impl Identity {
+    /// This process.
+    pub fn current() -> Self {
+        let pid = std::process::id();
+        Self { pid, start_time: start_time(pid).unwrap_or(0) }
+    }
+
+    /// True when a process of this id and start time exists and is not just waiting to be reaped.
+    pub fn is_alive(&self) -> bool {
+        start_time(self.pid) == Some(self.start_time)
+    }
+}
+
+/// Start time of a live process; `None` when there is none or it is a zombie.
+fn start_time(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the command in parentheses and may itself hold spaces and parentheses.
+    let mut fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace();
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X") { None } else { fields.nth(18)?.parse().ok() }
+}
+
+/// A digest of the kernel's boot id, so that a segment from before a reboot is known for one.
+pub fn boot_digest() -> u64 {
+    static DIGEST: OnceLock<u64> = OnceLock::new();
+    *DIGEST.get_or_init(|| {
+        let id = std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        id.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ *b as u64).wrapping_mul(0x0100_0000_01b3)) | 1
+    })
+}
+
+/// Opens a pidfd on a child that was not reaped yet.
+///
+/// # Errors
+/// What pidfd_open(2) says.
+pub fn pidfd_open(pid: u32) -> std::io::Result<OwnedFd> {
+    // SAFETY: the system call takes two integers and returns a new file descriptor or -1.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0u32) };
+    if fd < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just gave this descriptor to us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Sleeps while `*word == seen`, at most for `limit`. Returns early for any reason: the caller looks again.
+pub fn futex_wait(word: &AtomicU32, seen: u32, limit: Duration) {
+    let time = libc::timespec { tv_sec: limit.as_secs() as _, tv_nsec: limit.subsec_nanos() as _ };
+    // SAFETY: `word` is a live aligned 32-bit word, `time` lives through the call; FUTEX_WAIT reads both.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, seen, &raw const time) };
+}
+
+/// Wakes all that sleep on `word`, in every process.
+pub fn futex_wake_all(word: &AtomicU32) {
+    // SAFETY: `word` is a live aligned 32-bit word; FUTEX_WAKE only uses its address.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
+}
+
+/// Path that the death-signal handler removes; set once.
+static REMOVE_AT_DEATH: OnceLock<CString> = OnceLock::new();
+
+extern "C" fn leader_died(_: libc::c_int) {
+    if let Some(path) = REMOVE_AT_DEATH.get() {
+        // SAFETY: unlink(2) is async-signal-safe and `path` is a NUL-terminated string that is never freed.
+        unsafe { libc::unlink(path.as_ptr()) };
+    }
+    // SAFETY: _exit(2) is async-signal-safe; the process holds nothing that its death does not free.
+    unsafe { libc::_exit(crate::process::EXIT_LEADER_DIED) }
+}
+
+/// Exit code of a worker whose leader died.
+pub const EXIT_LEADER_DIED: i32 = 9;
+
+/// Arms the death of the parent: when the thread that forked us ends, the kernel sends SIGUSR1, and its handler removes the name of
+/// the segment and exits. Returns false when the parent is gone already (it died before the signal was armed).
+///
+/// `remove` is the path of the segment's name, or `None` when the segment is to stay.
+///
+/// # Errors
+/// When the signal handler or the death signal cannot be set.
+pub fn die_with_parent(parent: u32, remove: Option<&str>) -> std::io::Result<bool> {
+    if let Some(path) = remove.and_then(|path| CString::new(path).ok()) {
+        let _ = REMOVE_AT_DEATH.set(path);
+    }
+    handle(libc::SIGUSR1, leader_died)?;
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGUSR1)?;
+    Ok(std::os::unix::process::parent_id() == parent)
+}
+
+/// Does what the death signal's handler does: for a worker that notices by the end of its pipe that nobody leads it any more.
+pub fn leave_after_leader() -> ! {
+    leader_died(0);
+    unreachable!("_exit does not return")
+}
+
+fn handle(signal: libc::c_int, handler: extern "C" fn(libc::c_int)) -> std::io::Result<()> {
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+    let action = SigAction::new(SigHandler::Handler(handler), SaFlags::SA_RESTART, SigSet::empty());
+    let signal = Signal::try_from(signal)?;
+    // SAFETY: the handlers of this module call only async-signal-safe functions.
+    unsafe { sigaction(signal, &action) }?;
+    Ok(())
+}
+
+/// Ends this process by `signal` with its default action, so that whoever waits for it sees the truth.
+pub fn die_by(signal: nix::sys::signal::Signal) -> ! {
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, raise, sigaction};
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    // SAFETY: the default action runs no code of ours.
+    let _ = unsafe { sigaction(signal, &default) };
+    let mut set = SigSet::empty();
+    set.add(signal);
+    let _ = set.thread_unblock();
+    let _ = raise(signal);
+    std::process::exit(128 + signal as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg_attr(miri, ignore = "needs /proc")]
+    fn this_process_is_alive_and_another_start_time_is_not() {
+        let me = Identity::current();
+        assert!(me.start_time > 0 && me.is_alive());
+        assert!(!Identity { start_time: me.start_time + 1, ..me }.is_alive());
+        assert_eq!(boot_digest(), boot_digest());
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "needs fork")]
+    fn a_zombie_is_not_alive() {
+        let mut child = std::process::Command::new("true").spawn().expect("true runs");
+        let fd = pidfd_open(child.id()).expect("a child has a pidfd");
+        let mut poll = [nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(&fd), nix::poll::PollFlags::POLLIN)];
+        nix::poll::poll(&mut poll, nix::poll::PollTimeout::NONE).expect("poll");
+        assert_eq!(start_time(child.id()), None);
+        child.wait().expect("reaped");
+    }
+}

@@ -1,0 +1,200 @@
+//! Maps the bytes of a segment and hands out checked access to them: the one place where shared memory is touched.
+//!
+//! Promises: every offset is checked against the mapping before use (I6); shared bytes are seen only as atomics or through copies,
+//! never as `&[u8]`, so no Rust reference crosses processes. Bytes of the control area are read and written through the mapping,
+//! which was reserved with `posix_fallocate` before (I8). Bytes of the arena are *written* with `pwrite`: the kernel then neither
+//! clears pages that are overwritten at once nor takes a fault for each, and a full file system is ENOSPC and not SIGBUS.
+//!
+//! A private mapping of heap memory stands in for a segment where shared memory cannot be had (Miri) or is not needed (tests).
+
+use crate::error::{Error, Result};
+use crate::sync::{AtomicU32, AtomicU64};
+use shared_memory::Shmem;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::ptr::NonNull;
+
+enum Backing {
+    Shared { shmem: Shmem, file: File },
+    Heap { _words: Box<[u64]> },
+}
+
+/// A mapped segment: `len` bytes that other processes may change at any time.
+pub struct Mapping {
+    name: String,
+    base: NonNull<u8>,
+    len: usize,
+    backing: Backing,
+}
+
+// SAFETY: all access goes through atomics or through copies of bytes that the protocol gives to one owner (I2, I4).
+unsafe impl Send for Mapping {}
+// SAFETY: as above; no method hands out a plain reference into the mapping.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Takes over a mapping made by `shared_memory`, and a file that is open on the same object.
+    pub(crate) fn shared(name: String, shmem: Shmem, file: File) -> Result<Self> {
+        let len = shmem.len();
+        let Some(base) = NonNull::new(shmem.as_ptr()) else {
+            return Err(Error::OutOfBounds { name, offset: 0, len: 0, limit: 0 });
+        };
+        Ok(Self { name, base, len, backing: Backing::Shared { shmem, file } })
+    }
+
+    /// Private memory of at least `len` bytes, zeroed.
+    pub(crate) fn heap(len: usize) -> Self {
+        let mut words = vec![0u64; len.div_ceil(8)].into_boxed_slice();
+        let base = NonNull::from(&mut words[..]).cast();
+        Self {
+            name: "(private)".into(),
+            base,
+            len: words.len() * 8,
+            backing: Backing::Heap { _words: words },
+        }
+    }
+
+    /// Name of the segment, for messages and for attaching.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Bytes that are mapped.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True when nothing is mapped; never so for a segment.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The file behind a shared mapping.
+    pub(crate) fn file(&self) -> Option<&File> {
+        match &self.backing {
+            Backing::Shared { file, .. } => Some(file),
+            Backing::Heap { .. } => None,
+        }
+    }
+
+    /// Says whether dropping the mapping removes the name.
+    pub(crate) fn set_owner(&mut self, owner: bool) {
+        if let Backing::Shared { shmem, .. } = &mut self.backing {
+            shmem.set_owner(owner);
+        }
+    }
+
+    fn check(&self, offset: usize, len: usize, align: usize) -> Result<NonNull<u8>> {
+        let end = offset.checked_add(len).filter(|end| *end <= self.len && offset.is_multiple_of(align));
+        if end.is_none() {
+            let (offset, len, limit) = (offset as u64, len as u64, self.len as u64);
+            return Err(Error::OutOfBounds { name: self.name.clone(), offset, len, limit });
+        }
+        // SAFETY: I6: offset + len was just found to lie inside the mapping.
+        Ok(unsafe { self.base.add(offset) })
+    }
+
+    /// Start of `len` bytes at `offset`, for a structure that the C library works on (the robust mutex).
+    pub(crate) fn address(&self, offset: usize, len: usize) -> Result<NonNull<u8>> {
+        self.check(offset, len, 8)
+    }
+
+    /// The 64-bit word at `offset`.
+    ///
+    /// # Errors
+    /// [`Error::OutOfBounds`] when it does not lie in the mapping or is not aligned.
+    pub fn word(&self, offset: usize) -> Result<&AtomicU64> {
+        let at = self.check(offset, 8, 8)?;
+        // SAFETY: I6: inside the mapping and aligned; the mapping lives as long as the reference; every access to it is atomic.
+        Ok(unsafe { AtomicU64::from_ptr(at.cast().as_ptr()) })
+    }
+
+    /// The 32-bit word at `offset`.
+    ///
+    /// # Errors
+    /// As [`Mapping::word`].
+    pub fn half(&self, offset: usize) -> Result<&AtomicU32> {
+        let at = self.check(offset, 4, 4)?;
+        // SAFETY: I6: inside the mapping and aligned; the mapping lives as long as the reference; every access to it is atomic.
+        Ok(unsafe { AtomicU32::from_ptr(at.cast().as_ptr()) })
+    }
+
+    /// Copies `into.len()` bytes at `offset` out of the segment.
+    ///
+    /// # Errors
+    /// [`Error::OutOfBounds`].
+    pub fn read(&self, offset: usize, into: &mut [u8]) -> Result<()> {
+        let from = self.check(offset, into.len(), 1)?;
+        // SAFETY: I6: the source lies in the mapping; the destination is a private slice. I4: the bytes do not change once reached.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), into.as_mut_ptr(), into.len()) };
+        Ok(())
+    }
+
+    /// Appends `len` bytes at `offset` of the segment to `into`.
+    ///
+    /// # Errors
+    /// [`Error::OutOfBounds`].
+    pub fn read_to_vec(&self, offset: usize, len: usize, into: &mut Vec<u8>) -> Result<()> {
+        let from = self.check(offset, len, 1)?;
+        into.reserve(len);
+        let room = into.spare_capacity_mut().as_mut_ptr().cast::<u8>();
+        // SAFETY: I6: the source lies in the mapping; `room` has at least `len` bytes of spare capacity.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), room, len) };
+        // SAFETY: the `len` bytes after the old length were just written.
+        unsafe { into.set_len(into.len() + len) };
+        Ok(())
+    }
+
+    /// Copies `bytes` to `offset` through the mapping. For the control area, which is reserved.
+    ///
+    /// # Errors
+    /// [`Error::OutOfBounds`].
+    pub fn write(&self, offset: usize, bytes: &[u8]) -> Result<()> {
+        let to = self.check(offset, bytes.len(), 1)?;
+        // SAFETY: I6: the destination lies in the mapping; I2: it belongs to the caller; the source is a private slice.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to.as_ptr(), bytes.len()) };
+        Ok(())
+    }
+
+    /// Copies `bytes` to `offset` by `pwrite`. For the arena, whose pages need not exist yet.
+    ///
+    /// # Errors
+    /// [`Error::OutOfBounds`]; [`Error::NoRoom`] when the file system is full; [`Error::Os`].
+    pub fn store(&self, offset: usize, bytes: &[u8]) -> Result<()> {
+        let Backing::Shared { file, .. } = &self.backing else { return self.write(offset, bytes) };
+        self.check(offset, bytes.len(), 1)?;
+        match file.write_all_at(bytes, offset as u64) {
+            Ok(()) => Ok(()),
+            Err(source) if source.raw_os_error() == Some(libc::ENOSPC) => {
+                Err(self.no_room(bytes.len() as u64))
+            }
+            Err(source) => Err(Error::Os { action: "write to", name: self.name.clone(), source }),
+        }
+    }
+
+    /// Reserves `len` bytes from `offset` on, so that touching them cannot fail.
+    ///
+    /// # Errors
+    /// [`Error::NoRoom`] when the file system is full; [`Error::Os`].
+    pub(crate) fn reserve(&self, offset: usize, len: usize) -> Result<()> {
+        let Backing::Shared { file, .. } = &self.backing else { return Ok(()) };
+        loop {
+            match nix::fcntl::posix_fallocate(file, offset as i64, len as i64) {
+                Ok(()) => return Ok(()),
+                Err(nix::Error::EINTR) => continue,
+                Err(nix::Error::ENOSPC) => return Err(self.no_room(len as u64)),
+                Err(e) => {
+                    return Err(Error::Os { action: "reserve", name: self.name.clone(), source: e.into() });
+                }
+            }
+        }
+    }
+
+    fn no_room(&self, wanted: u64) -> Error {
+        let (free, total) = self.file().map_or((0, 0), |file| match nix::sys::statvfs::fstatvfs(file) {
+            Ok(v) => (v.blocks_available() * v.fragment_size(), v.blocks() * v.fragment_size()),
+            Err(_) => (0, 0),
+        });
+        Error::NoRoom { name: self.name.clone(), wanted, free, total }
+    }
+}

@@ -1,0 +1,158 @@
+//! The array of task words: one word a unit of blocks, or one a stripe.
+//!
+//! A task array is its own lock table: the word of a stripe says who holds it, so the stripes of the hash need no mutexes beside them
+//! (Postgres's dshash has an LWLock a partition, because there an owner's death need not be survived).
+
+use crate::error::{Error, Result};
+use crate::segment::Segment;
+use crate::sync::{AtomicU64, Ordering};
+use crate::toc::Area;
+use crate::words::{self, BadWord, Claim, Owner, Task};
+use std::sync::Arc;
+
+/// This process's view of an array of task words.
+#[derive(Clone)]
+pub struct TaskWords {
+    segment: Arc<Segment>,
+    at: usize,
+    len: usize,
+}
+
+impl TaskWords {
+    /// Bytes for `tasks` words.
+    pub const fn estimate(tasks: usize) -> usize {
+        tasks * 8
+    }
+
+    /// Makes `tasks` free words in `area`.
+    ///
+    /// # Errors
+    /// [`Error::OutOfBounds`] when the area is too small.
+    pub fn create_in(segment: &Arc<Segment>, area: Area, tasks: usize) -> Result<Self> {
+        let words = Self::attach(segment, area)?;
+        if words.len < tasks {
+            let (len, limit) = (Self::estimate(tasks) as u64, (area.offset + area.len) as u64);
+            return Err(Error::OutOfBounds {
+                name: segment.name().into(),
+                offset: area.offset as u64,
+                len,
+                limit,
+            });
+        }
+        for i in 0..words.len {
+            words.word(i)?.store(Task::Free { attempts: 0 }.pack(), Ordering::Relaxed);
+        }
+        Ok(words)
+    }
+
+    /// Uses the words in `area`, as many as fill it.
+    ///
+    /// # Errors
+    /// None; the area was checked by the table of contents.
+    pub fn attach(segment: &Arc<Segment>, area: Area) -> Result<Self> {
+        Ok(Self { segment: Arc::clone(segment), at: area.offset, len: area.len / 8 })
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True when there are none: an empty relation has no units.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    fn word(&self, task: usize) -> Result<&AtomicU64> {
+        if task >= self.len {
+            let (offset, limit) = ((self.at + task * 8) as u64, (self.at + self.len * 8) as u64);
+            return Err(Error::OutOfBounds { name: self.segment.name().into(), offset, len: 8, limit });
+        }
+        self.segment.map().word(self.at + task * 8)
+    }
+
+    fn bad(&self, source: BadWord) -> Error {
+        Error::Word { name: self.segment.name().into(), source }
+    }
+
+    /// What the word of `task` says. Acquire: what a DONE word reaches is visible.
+    ///
+    /// # Errors
+    /// [`Error::Word`] when it is damaged.
+    pub fn look(&self, task: usize) -> Result<Task> {
+        words::look(self.word(task)?).map_err(|e| self.bad(e))
+    }
+
+    /// Claims `task` if it is free.
+    ///
+    /// # Errors
+    /// [`Error::Word`] when its word is damaged.
+    pub fn claim(&self, task: usize, owner: Owner) -> Result<Option<Claim>> {
+        words::claim(self.word(task)?, owner).map_err(|e| self.bad(e))
+    }
+
+    /// Claims any free task.
+    ///
+    /// # Errors
+    /// [`Error::Word`] when a word is damaged.
+    pub fn claim_any(&self, owner: Owner) -> Result<Option<(usize, Claim)>> {
+        for task in 0..self.len {
+            if let Some(claim) = self.claim(task, owner)? {
+                return Ok(Some((task, claim)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Publishes the result of a claimed task, whose chain of chunks starts at `head`.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] when the claim was taken away.
+    pub fn commit(&self, task: usize, claim: Claim, owner: Owner, head: u32) -> Result<()> {
+        let fenced = |_| Error::Fenced { slot: owner.slot, generation: owner.generation };
+        words::commit(self.word(task)?, claim, head).map_err(fenced)
+    }
+
+    /// Gives a claim back unfinished.
+    ///
+    /// # Errors
+    /// None for a task that exists.
+    pub fn give_back(&self, task: usize, claim: Claim) -> Result<()> {
+        words::give_back(self.word(task)?, claim);
+        Ok(())
+    }
+
+    /// Takes every task away from `dead`; says which ones and what they became. May be done again by anybody (I5).
+    ///
+    /// # Errors
+    /// [`Error::Word`] when a word is damaged.
+    pub fn recover(&self, dead: Owner, max_attempts: u8) -> Result<Vec<(usize, Task)>> {
+        let mut changed = Vec::new();
+        for task in 0..self.len {
+            let now = words::recover(self.word(task)?, dead, max_attempts).map_err(|e| self.bad(e))?;
+            changed.extend(now.map(|now| (task, now)));
+        }
+        Ok(changed)
+    }
+
+    /// True when every task is done or given up. This, not a counter, is what ends a phase.
+    ///
+    /// # Errors
+    /// [`Error::Word`] when a word is damaged.
+    pub fn all_settled(&self) -> Result<bool> {
+        for task in 0..self.len {
+            if !self.look(task)?.is_settled() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// How many are settled, for progress.
+    ///
+    /// # Errors
+    /// [`Error::Word`] when a word is damaged.
+    pub fn settled(&self) -> Result<usize> {
+        (0..self.len).try_fold(0, |n, task| Ok(n + usize::from(self.look(task)?.is_settled())))
+    }
+}
