@@ -1,6 +1,7 @@
 //! Tests of the writer against a naive reader, and of what it leaves behind when it fails.
 
 mod naive;
+mod reader;
 
 use std::path::Path;
 use std::process::Command;
@@ -100,6 +101,26 @@ proptest! {
         let segments = summary.heap_blocks.div_ceil(blocks_per_segment).max(1)
             + summary.toast_blocks.div_ceil(blocks_per_segment);
         prop_assert_eq!(names(directory.path()).len(), segments as usize);
+    }
+
+    #[test]
+    fn the_crates_reader_finds_the_same_bit_strings(
+        rows in prop::collection::vec(any_row(), 0..60),
+        blocks_per_segment in 1u32..9,
+        checksums: bool,
+    ) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("rel");
+        let options = WriteOptions { checksums, blocks_per_segment, toast_relid: 777, ..Default::default() };
+        write(&path, &options, &rows);
+        let columns = "id int4, name text, seq varbit";
+        let (found, counts) = reader::bit_strings(&path, columns, blocks_per_segment, checksums).unwrap();
+        let expected: Vec<_> = rows.iter().map(|row| match &row[2] {
+            Owned::Bits(bits, bytes) => Some((*bits, bytes.clone())),
+            _ => None,
+        }).collect();
+        prop_assert_eq!(found, expected);
+        prop_assert_eq!((counts.dead, counts.undecided, counts.compressed, counts.missing), (0, 0, 0, 0));
     }
 }
 
