@@ -2,9 +2,13 @@
 
 use std::fs;
 use std::io::Write;
+use std::sync::Arc;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use relation::{
+    PageCounts, PageReader, ReadOptions, RelationFile, RowSink, Toast, ToastIndex, TupleDesc, Value,
+};
 
 use super::*;
 
@@ -264,4 +268,71 @@ fn output_is_replaced_only_when_forced() {
     fs::remove_file(&case.args.output).unwrap();
     case.args.force = false;
     assert_eq!(case.error().0, "file \"out.schema\": expected no file of that name, found one");
+}
+
+/// The column `seq` as read back by the sidecar's word.
+#[derive(Default)]
+struct Bits(Vec<(u32, Vec<u8>)>);
+
+impl RowSink for Bits {
+    fn row(&mut self, _item: u16, value: Value<'_>) -> Result<(), relation::Error> {
+        let Value::Bits { bits, bytes } = value else { panic!("a null") };
+        self.0.push((bits, bytes.to_vec()));
+        Ok(())
+    }
+
+    fn damaged(&mut self, error: relation::Error) -> Result<(), relation::Error> {
+        Err(error)
+    }
+}
+
+fn read_back(path: &Path) -> relation::error::Result<Vec<(u32, Vec<u8>)>> {
+    let sidecar = Sidecar::load(path)?.expect("a sidecar");
+    let options = ReadOptions { verify_checksums: sidecar.checksums, ..Default::default() };
+    let toast = match sidecar.toast_path(path) {
+        Some(toast) => {
+            let file = RelationFile::open(&toast)?;
+            let index = ToastIndex::build(&file, &options)?;
+            Some(Arc::new(Toast::new(file, index)?))
+        }
+        None => None,
+    };
+    let desc = TupleDesc::parse(&sidecar.columns)?;
+    let column = desc.column(&sidecar.column.expect("a column"))?;
+    let mut reader = PageReader::new(&desc, column, options, path, toast)?;
+    let file = RelationFile::open(path)?;
+    let (mut bits, mut page) = (Bits::default(), vec![0; 8192]);
+    for block in 0..file.total_blocks() {
+        file.read_blocks(block, &mut page)?;
+        reader.read_page(&page, block, &mut PageCounts::default(), &mut bits)?;
+    }
+    Ok(bits.0)
+}
+
+#[test]
+fn the_reader_finds_what_was_imported() {
+    for (dna_type, alphabet) in
+        [(ImportType::Dna2, &b"ACGTUacgt"[..]), (ImportType::Dna4, b"ACGTUMRWSYKVHDBNacgtn")]
+    {
+        let (mut input, mut expected, mut bases) = (Vec::new(), Vec::new(), 0);
+        for record in 0..400 {
+            // Short ones, empty ones, and some that go to the TOAST file in one or many chunks.
+            let len = if record % 19 == 0 { record * 150 } else { record % 300 };
+            let lines = letters(alphabet, len, 70, record as u64);
+            input.extend_from_slice(format!(">record{record} of a test\n").as_bytes());
+            input.extend_from_slice(&lines);
+            input.push(b'\n');
+            expected.push(naive(dna_type, &lines));
+            bases += len as u64;
+        }
+        let mut case = Case::new(&input);
+        case.args.dna_type = dna_type;
+        for no_checksums in [false, true] {
+            (case.args.no_checksums, case.args.force) = (no_checksums, true);
+            let summary = case.run();
+            assert_eq!((summary.rows, summary.bases), (400, bases));
+            assert!(summary.heap_blocks > 1 && summary.toast_blocks > 1);
+            assert!(read_back(&case.args.output).unwrap() == expected, "{dna_type:?} differs");
+        }
+    }
 }
