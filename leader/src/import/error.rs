@@ -1,12 +1,14 @@
-//! What can be wrong with the input of an import, and what may help.
+//! What can go wrong in an import, and what may help.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
+use relation::write::WriteError;
+
 use super::ImportType;
 use super::encode::Refused;
 
-/// An error in the input of an import. Records count from 1 in each file, bases from 1 in each record.
+/// An error of an import. Records count from 1 in each file, bases from 1 in each record.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImportError {
@@ -74,12 +76,12 @@ pub enum ImportError {
         /// Its bases.
         found: u64,
     },
-    /// The output's sidecar is there and was not to be replaced.
-    #[error("file {path:?}: expected no file of that name, found one")]
-    Exists {
-        /// The file in the way.
-        path: PathBuf,
-    },
+    /// The relation cannot be written; the output exists already, or the disk is full, say.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// The sidecar cannot be written.
+    #[error(transparent)]
+    Sidecar(#[from] relation::Error),
     /// The output has a name that the sidecar cannot hold.
     #[error("file {path:?}: expected a name in UTF-8, found other bytes")]
     OutputName {
@@ -105,6 +107,8 @@ impl ImportError {
             ImportError::Format { path, unpack: Some(unpack), .. } => {
                 Some(format!("{unpack} {path:?} | kmer-leader import - -o OUT"))
             }
+            ImportError::Write(WriteError::Exists { .. }) => Some("use --force to replace it".to_owned()),
+            ImportError::Sidecar(error) => error.hint().map(str::to_owned),
             _ => None,
         }
     }

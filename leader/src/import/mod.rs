@@ -26,7 +26,7 @@ use std::time::Instant;
 use clap::{Args, ValueEnum};
 use needletail::parser::SequenceRecord;
 use relation::sidecar::Sidecar;
-use relation::write::{FIRST_VALUE_ID, Field, HeapWriter, WriteOptions, WriteSummary};
+use relation::write::{FIRST_VALUE_ID, Field, HeapWriter, WriteError, WriteOptions, WriteSummary};
 
 pub use error::ImportError;
 
@@ -114,8 +114,7 @@ pub struct ImportSummary {
 /// Does the import.
 ///
 /// # Errors
-/// An [`ImportError`] if the input cannot be stored (ask [`ImportError::hint`] what may help), the writer's
-/// [`WriteError`](relation::write::WriteError) or the sidecar's error if the output cannot be written.
+/// An [`ImportError`], always; ask [`ImportError::hint`] what may help.
 pub fn run(args: &ImportArgs) -> anyhow::Result<ImportSummary> {
     let start = Instant::now();
     let mut import = Import::begin(args)?;
@@ -144,7 +143,7 @@ struct Import {
 }
 
 impl Import {
-    fn begin(args: &ImportArgs) -> anyhow::Result<Self> {
+    fn begin(args: &ImportArgs) -> Result<Self, ImportError> {
         let options = WriteOptions {
             checksums: !args.no_checksums,
             toast_relid: args.toast_relid,
@@ -155,7 +154,7 @@ impl Import {
         let writer = HeapWriter::create(&args.output, &options)?;
         let sidecar = Sidecar::path_for(&args.output);
         if !args.force && sidecar.exists() {
-            return Err(ImportError::Exists { path: sidecar }.into());
+            return Err(WriteError::Exists { path: sidecar }.into());
         }
         Ok(Self {
             writer,
@@ -167,7 +166,7 @@ impl Import {
     }
 
     /// Reads one input file to its end.
-    fn file(&mut self, path: &Path) -> anyhow::Result<()> {
+    fn file(&mut self, path: &Path) -> Result<(), ImportError> {
         let mut reader = input::open(path)?;
         let mut record = 0;
         while let Some(next) = reader.next() {
@@ -178,7 +177,7 @@ impl Import {
         Ok(())
     }
 
-    fn record(&mut self, path: &Path, record: u64, parsed: &SequenceRecord<'_>) -> anyhow::Result<()> {
+    fn record(&mut self, path: &Path, record: u64, parsed: &SequenceRecord<'_>) -> Result<(), ImportError> {
         let name = input::name(path, record, parsed.id())?;
         match self.packer.pack(parsed.raw_seq()) {
             Ok(()) => {}
@@ -186,7 +185,7 @@ impl Import {
                 self.skipped += 1;
                 return Ok(());
             }
-            Err(refused) => return Err(ImportError::base(path, record, name, &refused).into()),
+            Err(refused) => return Err(ImportError::base(path, record, name, &refused)),
         }
         let id = i32::try_from(self.writer.rows() + 1)
             .map_err(|_| ImportError::TooManyRows { path: path.to_path_buf() })?;
@@ -203,7 +202,7 @@ impl Import {
     }
 
     /// Publishes the files and, last, the sidecar.
-    fn finish(self, args: &ImportArgs) -> anyhow::Result<WriteSummary> {
+    fn finish(self, args: &ImportArgs) -> Result<WriteSummary, ImportError> {
         let sidecar_path = Sidecar::path_for(&args.output);
         if args.force {
             remove_if_there(&sidecar_path)?;

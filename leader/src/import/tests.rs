@@ -260,14 +260,15 @@ fn output_is_replaced_only_when_forced() {
     let mut case = Case::new(&[b">a\n", &letters(b"ACGT", 20_000, 60, 0)[..]].concat());
     case.run();
     assert_eq!(case.files(), ["in", "out", "out.schema", "out.toast"]);
-    assert_eq!(case.error().0, "file \"out\": expected no file of that name, found one");
+    let hint = Some("use --force to replace it".to_owned());
+    assert_eq!(case.error(), ("file \"out\": exists already".to_owned(), hint));
     fs::write(&case.args.inputs[0], b">a\nAC").unwrap();
     case.args.force = true;
     case.run();
     assert_eq!(case.files(), ["in", "out", "out.schema"]);
     fs::remove_file(&case.args.output).unwrap();
     case.args.force = false;
-    assert_eq!(case.error().0, "file \"out.schema\": expected no file of that name, found one");
+    assert_eq!(case.error().0, "file \"out.schema\": exists already");
 }
 
 /// The column `seq` as read back by the sidecar's word.

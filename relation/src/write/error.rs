@@ -10,7 +10,7 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum WriteError {
     /// A file of that name is there and was not to be replaced.
-    #[error("file {path:?}: expected no file of that name, found one")]
+    #[error("file {path:?}: exists already")]
     Exists {
         /// The file in the way.
         path: PathBuf,

@@ -183,10 +183,7 @@ fn existing_files_are_refused_or_replaced_whole() {
     assert!(names(directory.path()).len() > 4);
 
     let refused = HeapWriter::create(&path, &options).unwrap_err();
-    assert_eq!(
-        refused.to_string(),
-        format!("file \"{}\": expected no file of that name, found one", path.display())
-    );
+    assert_eq!(refused.to_string(), format!("file \"{}\": exists already", path.display()));
     options.overwrite = true;
     write(&path, &options, &[vec![Owned::Int(7)]]);
     assert_eq!(names(directory.path()), ["rel"]);
