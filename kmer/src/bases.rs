@@ -1,0 +1,304 @@
+//! Turns rows into runs of plain bases: everything after this knows only A, C, G and T.
+//!
+//! A run is a stretch of a row, packed 2 bits a base (first base in the high bits of a byte, runs start at whole bytes), every window of which is
+//! a k-mer to be counted. A `dna2` row is one run. A `dna4` row is cut at every code that is no plain base; a window with exactly one degenerate
+//! base of two or three meanings, and nothing else odd, counts once for each meaning, and such windows, all of which hold that base, are a
+//! run of their own for each meaning. Windows with two or more degenerate bases, with N, or with the code 0 are skipped.
+//!
+//! Runs of less than k bases are not kept. Rows come with a number of the caller's; runs of one row follow each other.
+
+use crate::params::Params;
+
+/// Bytes after the last base that may be read, so that readers can load whole words.
+pub const PADDING: usize = 64;
+
+/// A run of plain bases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// First base, counted from the start of the buffer: four a byte.
+    pub start: u32,
+    /// Bases, at least k.
+    pub len: u32,
+    /// The row it is from.
+    pub row: u32,
+}
+
+/// What became of the windows of the rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WindowCounts {
+    /// k-mers that runs hold: plain windows, and each meaning of an expanded one.
+    pub kmers: u64,
+    /// Windows that were expanded.
+    pub expanded: u64,
+    /// Windows that were skipped.
+    pub skipped: u64,
+}
+
+/// Rows as runs, up to a few megabytes at a time.
+pub struct Bases {
+    k: u32,
+    packed: Vec<u8>,
+    runs: Vec<Run>,
+    counts: WindowCounts,
+    codes: Vec<u8>,
+}
+
+/// Bases of a long row that are taken at a time.
+const PIECE: u64 = 1 << 24;
+
+impl Bases {
+    /// An empty buffer for k-mers of `params`.
+    pub fn new(params: Params) -> Self {
+        let mut bases = Self {
+            k: params.k(),
+            packed: Vec::new(),
+            runs: Vec::new(),
+            counts: WindowCounts::default(),
+            codes: Vec::new(),
+        };
+        bases.clear();
+        bases
+    }
+
+    /// Empties the buffer; the counts of windows go on.
+    pub fn clear(&mut self) {
+        self.packed.clear();
+        self.packed.resize(PADDING, 0);
+        self.runs.clear();
+    }
+
+    /// The runs.
+    pub fn runs(&self) -> &[Run] {
+        &self.runs
+    }
+
+    /// The bases of the runs, then [`PADDING`] bytes that mean nothing.
+    pub fn packed(&self) -> &[u8] {
+        &self.packed
+    }
+
+    /// Bytes of bases.
+    pub fn len(&self) -> usize {
+        self.packed.len() - PADDING
+    }
+
+    /// True when there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What became of all windows so far.
+    pub fn counts(&self) -> WindowCounts {
+        self.counts
+    }
+
+    /// How many pieces a row of `bases` bases is pushed in, so that a caller can empty the buffer in between.
+    pub const fn pieces(bases: u64) -> u64 {
+        if bases <= PIECE { 1 } else { bases.div_ceil(PIECE) }
+    }
+
+    /// The bases of piece `piece` of a row of `bases` bases: from where, how many. Pieces overlap by k - 1 bases (and for `dna4` see
+    /// [`Bases::push_dna4`], which takes rows whole).
+    fn piece(&self, bases: u64, piece: u64) -> (u64, u64) {
+        let from = piece * PIECE;
+        (from, (PIECE + u64::from(self.k) - 1).min(bases - from))
+    }
+
+    /// Adds piece `piece` of [`Bases::pieces`] of a `dna2` row of `bases` bases. `bytes` holds the whole row.
+    ///
+    /// # Panics
+    /// When `bytes` is shorter than the row, or the piece is none.
+    pub fn push_dna2(&mut self, row: u32, bases: u64, bytes: &[u8], piece: u64) {
+        let (from, len) = self.piece(bases, piece);
+        if len < u64::from(self.k) {
+            return;
+        }
+        let first = (from / 4) as usize;
+        self.push_run(row, len, |packed| {
+            packed.extend_from_slice(&bytes[first..first + len.div_ceil(4) as usize])
+        });
+        self.counts.kmers += len - u64::from(self.k) + 1;
+    }
+
+    fn push_run(&mut self, row: u32, len: u64, fill: impl FnOnce(&mut Vec<u8>)) {
+        self.packed.truncate(self.packed.len() - PADDING);
+        let start = (self.packed.len() * 4) as u32;
+        fill(&mut self.packed);
+        self.packed.resize(self.packed.len() + PADDING, 0);
+        self.runs.push(Run { start, len: len as u32, row });
+    }
+
+    /// Adds a `dna4` row of `bases` bases, whole.
+    ///
+    /// # Panics
+    /// When `bytes` is shorter than the row.
+    pub fn push_dna4(&mut self, row: u32, bases: u64, bytes: &[u8]) {
+        let (bases, k) = (bases as usize, self.k as usize);
+        if bases < k {
+            return;
+        }
+        let mut codes = std::mem::take(&mut self.codes);
+        codes.clear();
+        codes.extend((0..bases).map(|i| bytes[i / 2] >> (4 - 4 * (i % 2)) & 15));
+        let before = self.counts;
+        let mut plain_windows = 0;
+        let (mut last_odd, mut at) = (None, 0);
+        while at < bases {
+            // `at` is the first base after the last odd one: the next odd one, or the end, ends a plain run.
+            let end = codes[at..].iter().position(|c| !c.is_power_of_two()).map_or(bases, |p| at + p);
+            plain_windows += self.push_plain(row, &codes[at..end]);
+            if end < bases && codes[end] != 0 && codes[end] != 15 {
+                self.push_expanded(row, &codes, end, last_odd);
+            }
+            last_odd = Some(end);
+            at = end + 1;
+        }
+        let expanded = self.counts.expanded - before.expanded;
+        self.counts.skipped += (bases - k + 1) as u64 - plain_windows - expanded;
+        self.codes = codes;
+    }
+
+    fn push_plain(&mut self, row: u32, codes: &[u8]) -> u64 {
+        if codes.len() < self.k as usize {
+            return 0;
+        }
+        self.push_run(row, codes.len() as u64, |packed| {
+            pack(codes.iter().map(|c| c.trailing_zeros() as u8), packed)
+        });
+        let windows = codes.len() as u64 - u64::from(self.k) + 1;
+        self.counts.kmers += windows;
+        windows
+    }
+
+    /// The windows whose one odd base is the degenerate one at `odd`: a run for each of its meanings.
+    fn push_expanded(&mut self, row: u32, codes: &[u8], odd: usize, last_odd: Option<usize>) {
+        let k = self.k as usize;
+        let from = last_odd.map_or(0, |l| l + 1).max((odd + 1).saturating_sub(k));
+        let reach = codes.len().min(odd + k);
+        let end =
+            codes[odd + 1..reach].iter().position(|c| !c.is_power_of_two()).map_or(reach, |p| odd + 1 + p);
+        if end - from < k {
+            return;
+        }
+        let windows = (end - from - k + 1) as u64;
+        self.counts.expanded += windows;
+        for meaning in (0..4u8).filter(|base| codes[odd] >> base & 1 == 1) {
+            let base = |i: usize| if i == odd { meaning } else { codes[i].trailing_zeros() as u8 };
+            self.push_run(row, (end - from) as u64, |packed| pack((from..end).map(base), packed));
+            self.counts.kmers += windows;
+        }
+    }
+}
+
+fn pack(codes: impl Iterator<Item = u8>, packed: &mut Vec<u8>) {
+    for (i, code) in codes.enumerate() {
+        if i % 4 == 0 {
+            packed.push(0);
+        }
+        let last = packed.len() - 1;
+        packed[last] |= code << (6 - 2 * (i % 4));
+    }
+}
+
+/// Every k-mer of the runs, one by one: for tests and for counts too small to be worth more.
+pub fn kmers_of<'a>(packed: &'a [u8], run: &Run, params: Params) -> impl Iterator<Item = u64> + 'a {
+    let (start, k, mask) = (run.start as usize, params.k() as usize, params.kmer_mask());
+    let base = move |i: usize| u64::from(packed[i / 4] >> (6 - 2 * (i % 4)) & 3);
+    let first = (start..start + k - 1).fold(0, |kmer, i| kmer << 2 | base(i));
+    (start + k - 1..start + run.len as usize).scan(first, move |kmer, i| {
+        *kmer = (*kmer << 2 | base(i)) & mask;
+        Some(*kmer)
+    })
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::codec::{dna4_code, pack_dna2, pack_dna4, parse_kmer};
+    use proptest::prelude::*;
+
+    /// The oracle: every window by itself.
+    pub(crate) fn naive_dna4(row: &[u8], k: usize) -> (Vec<u64>, u64, u64) {
+        let (mut kmers, mut expanded, mut skipped) = (Vec::new(), 0, 0);
+        for window in row.windows(k) {
+            let odd: Vec<usize> = (0..k).filter(|i| !b"ACGT".contains(&window[*i])).collect();
+            match odd[..] {
+                [] => kmers.extend(parse_kmer(window)),
+                [at] if window[at] != b'N' => {
+                    expanded += 1;
+                    let code = dna4_code(window[at]).expect("IUPAC");
+                    for base in (0..4).filter(|base| code >> base & 1 == 1) {
+                        let mut meaning = window.to_vec();
+                        meaning[at] = b"ACGT"[base];
+                        kmers.extend(parse_kmer(&meaning));
+                    }
+                }
+                _ => skipped += 1,
+            }
+        }
+        kmers.sort_unstable();
+        (kmers, expanded, skipped)
+    }
+
+    fn all_kmers(bases: &Bases, params: Params) -> Vec<u64> {
+        let mut kmers: Vec<u64> =
+            bases.runs().iter().flat_map(|run| kmers_of(bases.packed(), run, params)).collect();
+        kmers.sort_unstable();
+        kmers
+    }
+
+    fn row(letters: &'static [u8]) -> impl Strategy<Value = Vec<u8>> {
+        prop::collection::vec(prop::sample::select(letters), 0..120)
+    }
+
+    proptest! {
+        #[test]
+        fn dna4_windows_like_the_oracle(row in row(b"ACGTACGTACGTACGTACGTACGTMRWSYKVHDBN"), k in 4..=32u32) {
+            let params = Params::new(k, 0).unwrap();
+            let mut bases = Bases::new(params);
+            bases.push_dna4(1, row.len() as u64, &pack_dna4(&row).unwrap());
+            let (kmers, expanded, skipped) = naive_dna4(&row, k as usize);
+            prop_assert_eq!(bases.counts(), WindowCounts { kmers: kmers.len() as u64, expanded, skipped });
+            prop_assert_eq!(all_kmers(&bases, params), kmers);
+        }
+
+        #[test]
+        fn dna2_windows_like_the_oracle(rows in prop::collection::vec(row(b"ACGT"), 0..5), k in 4..=32u32) {
+            let params = Params::new(k, 0).unwrap();
+            let mut bases = Bases::new(params);
+            let mut want: Vec<u64> = Vec::new();
+            for (i, row) in rows.iter().enumerate() {
+                bases.push_dna2(i as u32, row.len() as u64, &pack_dna2(row).unwrap(), 0);
+                want.extend(row.windows(k as usize).map(|w| parse_kmer(w).unwrap()));
+            }
+            want.sort_unstable();
+            prop_assert_eq!(all_kmers(&bases, params), want);
+        }
+    }
+
+    #[test]
+    fn a_long_row_in_pieces_loses_and_doubles_nothing() {
+        let params = Params::new(31, 0).expect("in range");
+        let len = PIECE + PIECE / 2 + 3;
+        let bytes: Vec<u8> =
+            (0..len.div_ceil(4)).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect();
+        let mut whole = 0u64;
+        let mut bases = Bases::new(params);
+        assert_eq!(Bases::pieces(len), 2);
+        for piece in 0..2 {
+            bases.push_dna2(0, len, &bytes, piece);
+            whole += bases.runs().iter().map(|r| u64::from(r.len) - 30).sum::<u64>();
+            bases.clear();
+        }
+        assert_eq!((whole, bases.counts().kmers), (len - 30, len - 30));
+        assert_eq!(Bases::pieces(0), 1);
+    }
+
+    #[test]
+    fn code_zero_is_skipped_like_n() {
+        let params = Params::new(4, 0).expect("in range");
+        let mut bases = Bases::new(params);
+        bases.push_dna4(0, 6, &[0x12, 0x48, 0x01]);
+        assert_eq!(bases.counts(), WindowCounts { kmers: 1, expanded: 0, skipped: 2 });
+    }
+}

@@ -1,0 +1,192 @@
+//! Counts k-mers of few bits where they are met, in a table with a place for each key: no super-k-mers, no hash.
+//!
+//! For keys of up to [`MAX_KEY_BITS`] bits a unit of blocks has many k-mers for each key, so what a unit publishes is its sums: for each
+//! stripe, which is a range of keys here, the keys that occurred and in how many rows, as differences:
+//!
+//! ```text
+//! a record: key less the one before it less 1 (LEB128; the first: less the stripe's first key), row count (LEB128)
+//! ```
+//!
+//! Sums of different units add up, since a row lies in one unit.
+
+use crate::bases::{Bases, kmers_of};
+use crate::params::Params;
+
+/// Keys of more bits than this are not counted directly.
+pub const MAX_KEY_BITS: u32 = 20;
+
+#[derive(Clone, Copy, Default)]
+struct Cell {
+    rows: u32,
+    last_row: u32,
+}
+
+/// Row counts of a unit, a cell for each key.
+pub struct DirectCounter {
+    params: Params,
+    cells: Vec<Cell>,
+    nth: Vec<u32>,
+    kmers: u64,
+}
+
+impl DirectCounter {
+    /// An empty counter; `None` when keys have too many bits.
+    pub fn new(params: Params) -> Option<Self> {
+        if params.key_bits() > MAX_KEY_BITS {
+            return None;
+        }
+        let nth = if params.occur_bitlen() > 0 { vec![0; 1 << (2 * params.k())] } else { Vec::new() };
+        Some(Self { params, cells: vec![Cell::default(); 1 << params.key_bits()], nth, kmers: 0 })
+    }
+
+    /// Counts the runs of `bases`. Row numbers start above 0 and are not used again before [`DirectCounter::take`].
+    pub fn add(&mut self, bases: &Bases) {
+        for run in bases.runs() {
+            let row = run.row;
+            for kmer in kmers_of(bases.packed(), run, self.params) {
+                self.kmers += 1;
+                if self.params.occur_bitlen() == 0 {
+                    let cell = &mut self.cells[kmer as usize];
+                    cell.rows += u32::from(cell.last_row != row);
+                    cell.last_row = row;
+                } else {
+                    self.add_nth(kmer, row);
+                }
+            }
+        }
+    }
+
+    fn add_nth(&mut self, kmer: u64, row: u32) {
+        let bits = self.params.occur_bitlen();
+        let first = (kmer << bits) as usize;
+        let seen = &mut self.nth[kmer as usize];
+        if self.cells[first].last_row != row {
+            *seen = 0;
+        }
+        if *seen < 1 << bits {
+            let cell = &mut self.cells[first + *seen as usize];
+            cell.rows += 1;
+            cell.last_row = row;
+            *seen += 1;
+        }
+    }
+
+    /// Writes the records of stripe `stripe` of `2^stripe_bits` to `out`: how many keys, and the sum of their row counts.
+    ///
+    /// # Panics
+    /// When a stripe would be less than one key.
+    pub fn write_stripe(&self, stripe: usize, stripe_bits: u32, out: &mut Vec<u8>) -> (u64, u64) {
+        let width = 1usize << (self.params.key_bits() - stripe_bits);
+        let (mut next, mut keys, mut sum) = (0, 0, 0);
+        for (place, cell) in self.cells[stripe * width..(stripe + 1) * width].iter().enumerate() {
+            if cell.rows > 0 {
+                write_number((place - next) as u32, out);
+                write_number(cell.rows, out);
+                (next, keys, sum) = (place + 1, keys + 1, sum + u64::from(cell.rows));
+            }
+        }
+        (keys, sum)
+    }
+
+    /// k-mers counted since the last call, repeats in a row included; empties the counter.
+    pub fn take(&mut self) -> u64 {
+        self.cells.fill(Cell::default());
+        std::mem::take(&mut self.kmers)
+    }
+}
+
+fn write_number(mut number: u32, out: &mut Vec<u8>) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+fn read_number(bytes: &mut &[u8]) -> Option<u32> {
+    let mut number = 0u32;
+    for shift in (0..35).step_by(7) {
+        let (byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        number |= u32::from(byte & 0x7f).checked_shl(shift)?;
+        if byte & 0x80 == 0 {
+            return Some(number);
+        }
+    }
+    None
+}
+
+/// Adds the records of a stripe to `sums`, a cell for each key of the stripe. Returns the sum of the row counts that were read.
+///
+/// `None` when the records are damaged: a key outside of the stripe, a number that does not end, a sum that does not fit.
+pub fn add_stripe(mut records: &[u8], sums: &mut [u32]) -> Option<u64> {
+    let (mut next, mut total) = (0usize, 0u64);
+    while !records.is_empty() {
+        let place = next.checked_add(read_number(&mut records)? as usize)?;
+        let rows = read_number(&mut records)?;
+        let sum = sums.get_mut(place)?;
+        *sum = sum.checked_add(rows)?;
+        total += u64::from(rows);
+        next = place + 1;
+    }
+    Some(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{pack_dna2, parse_kmer};
+    use proptest::prelude::*;
+    use std::collections::{BTreeMap, HashMap, HashSet};
+
+    /// The oracle: numbered occurrences, a set a row.
+    fn naive(rows: &[Vec<u8>], k: usize, bits: u32) -> BTreeMap<u64, u32> {
+        let mut counts = BTreeMap::new();
+        for row in rows {
+            let mut seen: HashMap<u64, u64> = HashMap::new();
+            let mut keys = HashSet::new();
+            for kmer in row.windows(k).map(|w| parse_kmer(w).expect("ACGT")) {
+                let n = seen.entry(kmer).or_default();
+                if *n < 1 << bits {
+                    keys.insert(kmer << bits | *n);
+                }
+                *n += 1;
+            }
+            keys.into_iter().for_each(|key| *counts.entry(key).or_default() += 1);
+        }
+        counts
+    }
+
+    proptest! {
+        #[test]
+        fn sums_of_units_are_the_counts_of_all_rows(
+            rows in prop::collection::vec(prop::collection::vec(prop::sample::select(&b"AACGT"[..]), 0..90), 0..20),
+            k in 4..=8u32, bits in 0..=3u32, stripe_bits in 0..=4u32, units in 1..4usize,
+        ) {
+            let params = Params::new(k, bits).unwrap();
+            let mut counter = DirectCounter::new(params).unwrap();
+            let mut sums = vec![0; 1 << params.key_bits()];
+            for unit in rows.chunks(rows.len().div_ceil(units).max(1)) {
+                let mut bases = Bases::new(params);
+                for (i, row) in unit.iter().enumerate() {
+                    bases.push_dna2(i as u32 + 1, row.len() as u64, &pack_dna2(row).unwrap(), 0);
+                }
+                counter.add(&bases);
+                let width = sums.len() >> stripe_bits;
+                for stripe in 0..1 << stripe_bits {
+                    let mut out = Vec::new();
+                    let (_, sum) = counter.write_stripe(stripe, stripe_bits, &mut out);
+                    prop_assert_eq!(add_stripe(&out, &mut sums[stripe * width..(stripe + 1) * width]), Some(sum));
+                }
+                prop_assert_eq!(counter.take(), bases.counts().kmers);
+            }
+            let got: BTreeMap<u64, u32> = sums.iter().enumerate().filter(|(_, n)| **n > 0).map(|(k, n)| (k as u64, *n)).collect();
+            prop_assert_eq!(got, naive(&rows, k as usize, bits));
+        }
+
+        #[test]
+        fn damaged_records_never_leave_the_stripe(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            let _ = add_stripe(&bytes, &mut [0; 16]);
+        }
+    }
+}
