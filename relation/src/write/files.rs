@@ -1,15 +1,22 @@
 //! Writes a relation's pages into segment files that get their names only when they are complete.
 //!
-//! Segment 0 of `FILE` is `FILE`, segment N is `FILE.N`. While being written they are `.FILE.PID-N.tmp`, opened with
-//! O_EXCL in the same directory. Whatever this module made and was not told to [`keep`](SegmentedFile::keep) it removes
-//! when dropped.
+//! Segment 0 of `FILE` is `FILE`, segment N is `FILE.N`. While being written they have no name at all (O_TMPFILE), so that
+//! the kernel removes them whatever becomes of the process; where the file system cannot do that they are called
+//! `.FILE.PID-N.tmp`, opened with O_EXCL. Nameless files take that name for the moment between `linkat` and `rename`.
+//! Whatever this module made and was not told to [`keep`](SegmentedFile::keep) it removes when dropped.
+//!
+//! Each segment keeps its file descriptor until the end: one for each GiB.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
+use nix::unistd::linkat;
 
 use super::WriteOptions;
 use super::error::WriteError;
@@ -29,11 +36,13 @@ static NEXT_WRITER: AtomicU32 = AtomicU32::new(0);
 pub(super) struct SegmentedFile {
     target: PathBuf,
     temporary: PathBuf,
-    file: File,
+    /// All segments so far; the last one is being written.
+    files: Vec<File>,
+    /// The files have no name yet.
+    unnamed: bool,
     buffer: Vec<u8>,
     /// Pages appended, buffered ones included.
     blocks: u32,
-    segments: u32,
     blocks_per_segment: u32,
     checksums: bool,
     overwrite: bool,
@@ -48,14 +57,15 @@ impl SegmentedFile {
         if !options.overwrite {
             refuse_existing(target)?;
         }
-        let (temporary, file) = open_temporary(target)?;
+        let unnamed = options.unnamed && can_be_unnamed(directory_of(target));
+        let (temporary, file) = open_temporary(target, unnamed)?;
         Ok(Self {
             target: target.to_path_buf(),
             temporary,
-            file,
+            files: vec![file],
+            unnamed,
             buffer: Vec::with_capacity(BUFFER),
             blocks: 0,
-            segments: 1,
             blocks_per_segment: options.blocks_per_segment,
             checksums: options.checksums,
             overwrite: options.overwrite,
@@ -90,19 +100,22 @@ impl SegmentedFile {
     /// Writes the buffer out and waits until the segment is on disk.
     pub(super) fn sync(&mut self) -> Result<(), WriteError> {
         self.flush()?;
-        self.file.sync_all().map_err(|cause| self.io("sync", cause))
+        self.files.last().map_or(Ok(()), File::sync_all).map_err(|cause| self.io("sync", cause))
     }
 
     /// Gives all segments their names, the first segment last, and syncs the directory.
     pub(super) fn publish(&mut self) -> Result<(), WriteError> {
         if self.overwrite {
-            remove_segments(&self.target, self.segments)?;
+            remove_segments(&self.target, self.files.len())?;
         } else {
             refuse_existing(&self.target)?;
         }
-        for number in (0..self.segments).rev() {
-            let to = segment(&self.target, number);
-            fs::rename(segment(&self.temporary, number), &to).map_err(|cause| self.io("rename", cause))?;
+        for (number, file) in self.files.iter().enumerate().rev() {
+            let (from, to) = (segment(&self.temporary, number), segment(&self.target, number));
+            if self.unnamed {
+                name_it(file, &from).map_err(|cause| self.io("give it a name", cause))?;
+            }
+            fs::rename(from, &to).map_err(|cause| self.io("rename", cause))?;
             self.published.push(to);
         }
         let directory = directory_of(&self.target);
@@ -118,14 +131,17 @@ impl SegmentedFile {
 
     fn next_segment(&mut self) -> Result<(), WriteError> {
         self.sync()?;
-        let path = segment(&self.temporary, self.segments);
-        self.file = open_new(&path).map_err(|cause| self.io("create a segment", cause))?;
-        self.segments += 1;
+        let file = if self.unnamed {
+            open_unnamed(directory_of(&self.target))
+        } else {
+            open_new(&segment(&self.temporary, self.files.len()))
+        };
+        self.files.push(file.map_err(|cause| self.io("create a segment", cause))?);
         Ok(())
     }
 
     fn flush(&mut self) -> Result<(), WriteError> {
-        let written = self.file.write_all(&self.buffer);
+        let written = self.files.last_mut().map_or(Ok(()), |file| file.write_all(&self.buffer));
         self.buffer.clear();
         written.map_err(|cause| self.io("write", cause))
     }
@@ -145,7 +161,7 @@ impl Drop for SegmentedFile {
             return;
         }
         // Nobody is left to hear of a failure here, and what has been renamed already is not there to remove.
-        for number in 0..self.segments {
+        for number in 0..self.files.len() {
             let _ = fs::remove_file(segment(&self.temporary, number));
         }
         for path in &self.published {
@@ -164,7 +180,7 @@ pub(super) fn refuse_existing(path: &Path) -> Result<(), WriteError> {
 }
 
 /// Removes the segments of `path` from number `from` on, up to the first that does not exist.
-pub(super) fn remove_segments(path: &Path, from: u32) -> Result<(), WriteError> {
+pub(super) fn remove_segments(path: &Path, from: usize) -> Result<(), WriteError> {
     for number in from.. {
         let old = segment(path, number);
         match fs::remove_file(&old) {
@@ -177,7 +193,7 @@ pub(super) fn remove_segments(path: &Path, from: u32) -> Result<(), WriteError> 
 }
 
 /// The path of one segment.
-fn segment(path: &Path, number: u32) -> PathBuf {
+fn segment(path: &Path, number: usize) -> PathBuf {
     let mut name = OsString::from(path);
     if number > 0 {
         name.push(format!(".{number}"));
@@ -193,7 +209,27 @@ fn directory_of(path: &Path) -> &Path {
     }
 }
 
-fn open_temporary(target: &Path) -> Result<(PathBuf, File), WriteError> {
+/// Says whether the file system has files without a name and `/proc` can give them one later.
+pub(super) fn can_be_unnamed(directory: &Path) -> bool {
+    open_unnamed(directory).is_ok_and(|file| Path::new(&descriptor_path(&file)).exists())
+}
+
+fn open_unnamed(directory: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).custom_flags(OFlag::O_TMPFILE.bits()).mode(0o644).open(directory)
+}
+
+/// Gives a file without a name one that is not taken.
+fn name_it(file: &File, path: &Path) -> io::Result<()> {
+    let from = descriptor_path(file);
+    Ok(linkat(AT_FDCWD, from.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW)?)
+}
+
+fn descriptor_path(file: &File) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
+/// Finds a temporary name that nobody uses and makes the first segment, with that name or to take it later.
+fn open_temporary(target: &Path, unnamed: bool) -> Result<(PathBuf, File), WriteError> {
     let name = target.file_name().ok_or_else(|| WriteError::NoFileName { path: target.to_path_buf() })?;
     let mut refused = io::Error::from(io::ErrorKind::AlreadyExists);
     for _ in 0..NAME_TRIES {
@@ -202,7 +238,12 @@ fn open_temporary(target: &Path) -> Result<(PathBuf, File), WriteError> {
         temporary.push(name);
         temporary.push(format!(".{}-{number}.tmp", std::process::id()));
         let path = directory_of(target).join(temporary);
-        match open_new(&path) {
+        let opened = match unnamed {
+            true if fs::symlink_metadata(&path).is_ok() => Err(io::ErrorKind::AlreadyExists.into()),
+            true => open_unnamed(directory_of(target)),
+            false => open_new(&path),
+        };
+        match opened {
             Ok(file) => return Ok((path, file)),
             Err(cause) => refused = cause,
         }

@@ -13,7 +13,8 @@
 //! What it does not do: compress values, write a visibility map, a free space map, indexes or WAL, or the catalog rows
 //! that would name the columns. A row's fields carry their types; the writer only holds all rows to the same number.
 //!
-//! A SIGKILL leaves files called `.FILE.PID-N.tmp*` in the same directory; nothing reads them and they may be deleted.
+//! A SIGKILL leaves nothing either where the file system has files without names (O_TMPFILE); elsewhere it leaves files called
+//! `.FILE.PID-N.tmp*` in the same directory, which nothing reads and which may be deleted.
 //!
 //! Sources: page header `bufpage.h`, line pointer `itemid.h`, tuple header `htup_details.h`, alignment and size
 //! limits `heaptoast.h` and `c.h`, variable-length values `varatt.h`, bit strings `varbit.h`, segments `md.c`.
@@ -56,6 +57,8 @@ pub struct WriteOptions {
     pub first_value_id: u32,
     /// Replace files of the same name instead of refusing to write. Old segments past the new end are removed.
     pub overwrite: bool,
+    /// Keep the files without a name while they are written, where the file system can.
+    pub unnamed: bool,
     /// Blocks after which a new segment file begins, 1 or more. Servers expect [`BLOCKS_PER_SEGMENT`]; tests do not
     /// want to write a GiB.
     pub blocks_per_segment: u32,
@@ -68,6 +71,7 @@ impl Default for WriteOptions {
             toast_relid: 0,
             first_value_id: FIRST_VALUE_ID,
             overwrite: false,
+            unnamed: true,
             blocks_per_segment: BLOCKS_PER_SEGMENT,
         }
     }

@@ -3,6 +3,7 @@
 mod naive;
 mod reader;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -145,17 +146,72 @@ fn pages_hold_as_many_tuples_as_the_server_puts() {
     assert_eq!(write(&directory.path().join("bits"), &WriteOptions::default(), &rows).toast_blocks, 2);
 }
 
-#[test]
-fn a_writer_dropped_unfinished_leaves_nothing() {
-    let directory = tempfile::tempdir().unwrap();
-    let options = WriteOptions { blocks_per_segment: 1, ..Default::default() };
-    let mut writer = HeapWriter::create(&directory.path().join("rel"), &options).unwrap();
-    for seed in 0..200 {
+/// Inserts rows enough for several segments of heap and TOAST.
+fn write_much(path: &Path, unnamed: bool) -> HeapWriter {
+    let options = WriteOptions { unnamed, blocks_per_segment: 1, ..Default::default() };
+    let mut writer = HeapWriter::create(path, &options).unwrap();
+    for seed in 0..60 {
         writer.insert(&[bit_string(40_000, seed).field(), Field::Text(&"x".repeat(1900))]).unwrap();
     }
-    assert_ne!(names(directory.path()), [""; 0]);
-    drop(writer);
-    assert_eq!(names(directory.path()), [""; 0]);
+    writer
+}
+
+#[test]
+fn a_writer_dropped_unfinished_leaves_nothing() {
+    for unnamed in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let writer = write_much(&directory.path().join("rel"), unnamed);
+        assert!(unnamed || names(directory.path()).len() > 30);
+        drop(writer);
+        assert_eq!(names(directory.path()), [""; 0]);
+    }
+}
+
+#[test]
+fn named_and_unnamed_files_end_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let [named, unnamed] = [false, true].map(|unnamed| {
+        let path = directory.path().join(unnamed.to_string());
+        let summary = write_much(&path, unnamed).finish().unwrap();
+        let left = names(directory.path()).iter().filter(|name| name.starts_with('.')).count();
+        assert_eq!((left, std::fs::metadata(&path).unwrap().permissions().mode() & 0o7133), (0, 0));
+        (summary.heap_blocks, naive::all_segments(&path), naive::all_segments(&toast_path(&path)))
+    });
+    assert!(named == unnamed);
+}
+
+/// Runs this test program again, only `test`, by a line of shell in which `$0 --exact $1` stands for it; `directory` is
+/// in its environment. Returns whether the test passed there, and what was said.
+fn again(test: &str, shell: &str, directory: &Path) -> (bool, String) {
+    let output = Command::new("bash")
+        .args(["-c", shell])
+        .arg(std::env::current_exe().unwrap())
+        .arg(format!("write::tests::{test}"))
+        .env(AGAIN, directory)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    (output.status.success() && said.contains("1 passed"), format!("{output:?}"))
+}
+
+/// The variable that tells the program started by `again` its directory.
+const AGAIN: &str = "WRITE_TEST_DIRECTORY";
+
+#[test]
+fn a_killed_writer_leaves_nothing() {
+    if let Ok(directory) = std::env::var(AGAIN) {
+        let _writer = write_much(&Path::new(&directory).join("rel"), true);
+        std::fs::write(Path::new(&directory).join("reached"), "").unwrap();
+        std::process::abort();
+    }
+    let directory = tempfile::tempdir().unwrap();
+    if !files::can_be_unnamed(directory.path()) {
+        // The promise is made only for file systems with O_TMPFILE.
+        return;
+    }
+    let (passed, said) = again("a_killed_writer_leaves_nothing", "\"$0\" --exact \"$1\"", directory.path());
+    assert!(!passed, "{said}");
+    assert_eq!(names(directory.path()), ["reached"]);
 }
 
 #[test]
@@ -237,8 +293,7 @@ fn wrong_rows_are_refused_and_the_writer_goes_on() {
 
 #[test]
 fn a_file_size_limit_is_an_error_that_names_the_file_and_leaves_nothing() {
-    const KEY: &str = "WRITE_TEST_DIRECTORY";
-    if let Ok(directory) = std::env::var(KEY) {
+    if let Ok(directory) = std::env::var(AGAIN) {
         // The limited process: 4 MiB of rows into files of at most 1 MiB.
         let path = Path::new(&directory).join("rel");
         let mut writer = HeapWriter::create(&path, &WriteOptions::default()).unwrap();
@@ -248,15 +303,11 @@ fn a_file_size_limit_is_an_error_that_names_the_file_and_leaves_nothing() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
-    let test = "write::tests::a_file_size_limit_is_an_error_that_names_the_file_and_leaves_nothing";
-    let output = Command::new("bash")
-        .args(["-c", "trap '' XFSZ; ulimit -f 1024; exec \"$0\" --exact \"$1\""])
-        .arg(std::env::current_exe().unwrap())
-        .arg(test)
-        .env(KEY, directory.path())
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && said.contains("1 passed"), "{output:?}");
+    let (passed, said) = again(
+        "a_file_size_limit_is_an_error_that_names_the_file_and_leaves_nothing",
+        "trap '' XFSZ; ulimit -f 1024; exec \"$0\" --exact \"$1\"",
+        directory.path(),
+    );
+    assert!(passed, "{said}");
     assert_eq!(names(directory.path()), [""; 0]);
 }
