@@ -68,8 +68,8 @@ mod tests {
         page[8] = 0;
         page[9] = 0;
         let mut all = 0u32;
-        for lane in 0..LANES {
-            let mut sum = START[lane];
+        for (lane, start) in START.into_iter().enumerate() {
+            let mut sum = start;
             for row in 0..BLOCK_SIZE / ROW + 2 {
                 let at = row * ROW + lane * 4;
                 let word = page.get(at..at + 4).map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));

@@ -71,9 +71,17 @@ pub enum ErrorKind {
     /// A value's bytes are damaged: varlena header, compressed data, bit string.
     #[error("{0}")]
     Value(Mismatch),
-    /// A value that lies in a TOAST relation cannot be put together.
+    /// The chunks of a value in a TOAST relation do not fit together.
     #[error("{0}")]
     Toast(Mismatch),
+    /// A row's value could not be got from the TOAST relation; the place is the row's, the cause has its own.
+    #[error("value {value_id}: {cause}")]
+    Detoast {
+        /// The value's id (`va_valueid`).
+        value_id: u32,
+        /// What was wrong, and where in the TOAST relation.
+        cause: Error,
+    },
     /// A value lies in a TOAST relation, and none was given.
     #[error("value {value_id} lies in a toast relation, which was not given")]
     NoToast {
@@ -207,7 +215,12 @@ impl Error {
 
     /// The part of the relation that is unusable because of it.
     pub fn extent(&self) -> Extent {
-        match self.inner.kind {
+        match &self.inner.kind {
+            // What is lost of the TOAST relation costs this row its value, unless all of it is lost.
+            ErrorKind::Detoast { cause, .. } => match cause.extent() {
+                Extent::Relation => Extent::Relation,
+                Extent::Page | Extent::Tuple => Extent::Tuple,
+            },
             ErrorKind::Tuple(_)
             | ErrorKind::Value(_)
             | ErrorKind::Toast(_)
@@ -257,6 +270,7 @@ impl std::error::Error for Error {
         match &self.inner.kind {
             ErrorKind::Io { source, .. } | ErrorKind::Read(source) => Some(source),
             ErrorKind::Sink(source) => Some(source.as_ref()),
+            ErrorKind::Detoast { cause, .. } => Some(cause),
             _ => None,
         }
     }

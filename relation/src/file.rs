@@ -96,25 +96,24 @@ impl RelationFile {
         let full = u64::from(segment_blocks) * BLOCK_SIZE as u64;
         let mut segments = vec![open_segment(path)?];
         loop {
-            let next = segment_path(path, segments.len());
-            let last_full = segments.last().is_some_and(|s| s.stamp.size == full);
+            let size = segments.last().map_or(0, |s| s.stamp.size);
+            if size > full {
+                return Err(odd_segment(&segments, format!("at most {segment_blocks} blocks")));
+            }
+            let (next, last_full) = (segment_path(path, segments.len()), size == full);
             match open_segment(&next) {
                 Ok(segment) if last_full => segments.push(segment),
                 // Truncation leaves empty segments behind the end.
                 Ok(segment) if segment.stamp.size == 0 => break,
-                Ok(_) => return Err(short_segment(&segments, segment_blocks)),
+                Ok(_) => {
+                    let expected = format!("{segment_blocks} blocks as another segment follows");
+                    return Err(odd_segment(&segments, expected));
+                }
                 Err(error) if is_missing(&error) => break,
                 Err(error) => return Err(error),
             }
         }
         refuse_gap(path, segments.len())?;
-        if let Some(large) = segments.iter().find(|s| s.stamp.size > full) {
-            let blocks = large.stamp.size / BLOCK_SIZE as u64;
-            return Err(not_heap(format!(
-                "segment {:?}: expected at most {segment_blocks} blocks, found {blocks}",
-                large.path
-            )));
-        }
         let blocks = segments.iter().map(|s| s.stamp.size / BLOCK_SIZE as u64).sum::<u64>();
         let total_blocks = u32::try_from(blocks)
             .map_err(|_| not_heap(format!("expected fewer than 2^32 blocks, found {blocks}")))?;
@@ -306,13 +305,12 @@ fn refuse_gap(path: &Path, segments: usize) -> Result<()> {
     Ok(())
 }
 
-fn short_segment(segments: &[Segment], segment_blocks: u32) -> Error {
+/// The last of these segments has an impossible size.
+fn odd_segment(segments: &[Segment], expected: String) -> Error {
     let last = segments.last();
     let blocks = last.map_or(0, |s| s.stamp.size / BLOCK_SIZE as u64);
     let path = last.map(|s| s.path.clone()).unwrap_or_default();
-    not_heap(format!(
-        "segment {path:?}: expected {segment_blocks} blocks as another segment follows, found {blocks}"
-    ))
+    not_heap(format!("segment {path:?}: expected {expected}, found {blocks}"))
 }
 
 fn is_missing(error: &Error) -> bool {

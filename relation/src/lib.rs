@@ -34,7 +34,7 @@ pub mod write;
 
 mod bytes;
 #[cfg(test)]
-mod testpage;
+mod tests;
 
 pub use error::{Error, ErrorKind, Extent};
 pub use file::{Fingerprint, RelationFile};

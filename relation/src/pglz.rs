@@ -20,6 +20,13 @@ pub fn decompress(source: &[u8], target: &mut [u8]) -> Result<()> {
     while from < source.len() && to < target.len() {
         let Some(&control) = source.get(from) else { break };
         from += 1;
+        if control == 0
+            && let (Some(room), Some(bytes)) = (target.get_mut(to..to + 8), source.get(from..from + 8))
+        {
+            room.copy_from_slice(bytes);
+            (from, to) = (from + 8, to + 8);
+            continue;
+        }
         for bit in 0..8 {
             if from >= source.len() || to >= target.len() {
                 break;

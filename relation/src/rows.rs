@@ -154,7 +154,7 @@ impl PageReader {
             options,
             file: file.to_path_buf(),
             oracle: Arc::new(HintBitsOnly),
-            unpack: Unpack { toast, ..Unpack::default() },
+            unpack: Unpack { toast, verify: options.verify_checksums, ..Unpack::default() },
         })
     }
 
@@ -308,6 +308,7 @@ fn undecided_error(xid: u32) -> Error {
 #[derive(Debug, Default)]
 struct Unpack {
     toast: Option<Arc<Toast>>,
+    verify: bool,
     pages: Vec<u8>,
     stored: Vec<u8>,
     raw: Vec<u8>,
@@ -334,7 +335,7 @@ impl Unpack {
             return Err(Error::new(ErrorKind::NoToast { value_id, toast_relid })
                 .with_hint(format!("give the file of the toast relation with oid {toast_relid}")));
         };
-        toast.fetch(pointer, &mut self.pages, &mut self.stored)?;
+        toast.fetch(pointer, self.verify, &mut self.pages, &mut self.stored)?;
         let Some(method) = pointer.method else { return Ok(&self.stored) };
         seen.compressed = 1;
         let compressed = Compressed::parse(&self.stored)?;

@@ -22,7 +22,6 @@ const T_HOFF: usize = 22;
 const T_BITS: usize = 23;
 const HASNULL: u16 = 0x0001;
 const HASVARWIDTH: u16 = 0x0002;
-const HASEXTERNAL: u16 = 0x0004;
 const NATTS_MASK: u16 = 0x07ff;
 
 /// A column as a tuple has it.
@@ -222,9 +221,4 @@ fn is_null(bits: &[u8], number: usize) -> bool {
 #[inline(always)]
 fn aligned(at: usize, align: usize) -> usize {
     (at + align - 1) & !(align - 1)
-}
-
-/// Whether the tuple says that it holds a TOAST pointer (HEAP_HASEXTERNAL).
-pub fn has_external(tuple: &[u8]) -> bool {
-    u16_at(tuple, T_INFOMASK).is_some_and(|mask| mask & HASEXTERNAL != 0)
 }

@@ -24,11 +24,11 @@ pub fn parse(payload: &[u8]) -> Result<(u32, &[u8])> {
         let expected = format!("{} bytes for {bits} bits", bits.div_ceil(8));
         return Err(value_error("bit string", expected, bytes.len()));
     }
-    if let (Some(&last), used @ 1..) = (bytes.last(), bits % 8) {
-        if last & (0xff >> used) != 0 {
-            let found = format!("{last:#04x} with {used} bits in use");
-            return Err(value_error("bit string", "zero bits behind the last", found));
-        }
+    if let (Some(&last), used @ 1..) = (bytes.last(), bits % 8)
+        && last & (0xff >> used) != 0
+    {
+        let found = format!("{last:#04x} with {used} bits in use");
+        return Err(value_error("bit string", "zero bits behind the last", found));
     }
     Ok((bits, bytes))
 }

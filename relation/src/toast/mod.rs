@@ -20,7 +20,7 @@ pub use index::ToastIndex;
 use std::sync::OnceLock;
 
 use crate::bytes::u32_at;
-use crate::error::{Error, Result, toast_error, tuple_error};
+use crate::error::{Error, ErrorKind, Result, toast_error, tuple_error};
 use crate::file::RelationFile;
 use crate::page::{BLOCK_SIZE, Checked, Page};
 use crate::schema::TupleDesc;
@@ -103,20 +103,30 @@ impl Toast {
         Ok(Self { file, index })
     }
 
-    /// Appends the stored bytes of a value to `into` (which is emptied first): `pointer.stored_size` of them.
+    /// Replaces `into` by the stored bytes of a value, `pointer.stored_size` of them. `pages` is working space; `verify` asks
+    /// for right checksums.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Toast`] naming the value: a chunk is missing, there twice, or of a wrong size; read errors of
-    /// the TOAST file name its blocks.
-    pub fn fetch(&self, pointer: &Pointer, pages: &mut Vec<u8>, into: &mut Vec<u8>) -> Result<()> {
+    /// [`crate::ErrorKind::Detoast`] with the cause: a chunk is missing, there twice, or of a wrong size
+    /// ([`crate::ErrorKind::Toast`]), or the TOAST relation itself is damaged or cannot be read.
+    pub fn fetch(
+        &self,
+        pointer: &Pointer,
+        verify: bool,
+        pages: &mut Vec<u8>,
+        into: &mut Vec<u8>,
+    ) -> Result<()> {
         into.clear();
-        let value = Wanted::new(pointer);
-        let runs = self.index.runs_of(pointer.value_id);
-        value.check_runs(runs).map_err(|e| e.in_file(self.file.path()))?;
-        for run in runs {
-            self.fetch_run(&value, run, pages, into).map_err(|e| e.in_file(self.file.path()))?;
-        }
-        Ok(())
+        self.fetch_runs(&Wanted::new(pointer, verify), pages, into).map_err(|cause| {
+            let cause = cause.in_file(self.file.path());
+            Error::new(ErrorKind::Detoast { value_id: pointer.value_id, cause })
+        })
+    }
+
+    fn fetch_runs(&self, value: &Wanted, pages: &mut Vec<u8>, into: &mut Vec<u8>) -> Result<()> {
+        let runs = self.index.runs_of(value.id);
+        value.check_runs(runs)?;
+        runs.iter().try_for_each(|run| self.fetch_run(value, run, pages, into))
     }
 
     fn fetch_run(&self, value: &Wanted, run: &Run, pages: &mut Vec<u8>, into: &mut Vec<u8>) -> Result<()> {
@@ -130,9 +140,9 @@ impl Toast {
             self.file.read_blocks(block, pages)?;
             for page in pages.as_chunks::<BLOCK_SIZE>().0 {
                 let before = seq;
-                seq = copy_page(value, page, (item, seq, end), into).map_err(|e| e.at_block(block))?;
+                seq = copy_page(value, page, block, (item, seq, end), into).map_err(|e| e.at_block(block))?;
                 if seq == before {
-                    let what = format!("chunk {seq} of value {} where the index has it", value.id);
+                    let what = format!("chunk {seq} where the index has it");
                     return Err(toast_error("toast relation", what, "none").at_block(block).at_item(item));
                 }
                 if seq == end {
@@ -149,11 +159,11 @@ impl Toast {
 fn copy_page(
     value: &Wanted,
     page: &[u8],
+    block: u32,
     (item, mut seq, end): (u16, u32, u32),
     into: &mut Vec<u8>,
 ) -> Result<u32> {
-    // The index was built from checked pages; the checks are cheap beside the read and the checksum has been seen.
-    let Checked::Page(page) = Page::check(page, 0, false)? else { return Ok(seq) };
+    let Checked::Page(page) = Page::check(page, block, value.verify)? else { return Ok(seq) };
     for number in item..=page.line_pointers() {
         if seq == end {
             break;
@@ -165,7 +175,7 @@ fn copy_page(
         }
         let expected = value.chunk_size(seq);
         if chunk.data.len() != expected {
-            let what = format!("{expected} bytes in chunk {seq} of value {}", value.id);
+            let what = format!("{expected} bytes in chunk {seq}");
             return Err(toast_error("toast value", what, chunk.data.len()).at_item(number));
         }
         into.extend_from_slice(chunk.data);
@@ -179,13 +189,14 @@ struct Wanted {
     id: u32,
     size: usize,
     chunks: u32,
+    verify: bool,
 }
 
 impl Wanted {
-    fn new(pointer: &Pointer) -> Self {
+    fn new(pointer: &Pointer, verify: bool) -> Self {
         // At most 2^30 bytes, so the number of chunks fits.
         let size = pointer.stored_size as usize;
-        Self { id: pointer.value_id, size, chunks: size.div_ceil(CHUNK_SIZE) as u32 }
+        Self { id: pointer.value_id, size, chunks: size.div_ceil(CHUNK_SIZE) as u32, verify }
     }
 
     fn chunk_size(&self, seq: u32) -> usize {
@@ -200,7 +211,7 @@ impl Wanted {
                 return Err(self.missing(next));
             }
             if run.seq < next {
-                return Err(self.wrong(format!("chunk {} once", run.seq), "it twice"));
+                return Err(toast_error("toast value", format!("chunk {} once", run.seq), "it twice"));
             }
             next = run.seq.saturating_add(run.count);
         }
@@ -208,16 +219,12 @@ impl Wanted {
             return Err(self.missing(next));
         }
         if next > self.chunks {
-            return Err(self.wrong(format!("{} chunks", self.chunks), next));
+            return Err(toast_error("toast value", format!("{} chunks", self.chunks), next));
         }
         Ok(())
     }
 
     fn missing(&self, seq: u32) -> Error {
-        self.wrong(format!("chunk {seq} of {}", self.chunks), "none")
-    }
-
-    fn wrong(&self, expected: String, found: impl std::fmt::Display) -> Error {
-        toast_error("toast value", format!("{expected} (value {})", self.id), found)
+        toast_error("toast value", format!("chunk {seq} of {}", self.chunks), "none")
     }
 }

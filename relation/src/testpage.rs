@@ -1,1 +1,0 @@
-//! Builds pages for tests.
