@@ -10,12 +10,14 @@
 //! * [`server`]: a throw-away PostgreSQL server, tables in it, and copies of their files;
 //! * [`data`]: repeatable random sequences and the SQL that puts them into tables;
 //! * [`oracle`]: counts rows by the plainest code that can be; [`kmc`] and [`sql_counts`](oracle::sql_counts) do it by programs of others;
+//! * [`case`]: a copied table and the rows in it;
 //! * [`output`]: reads what the engine printed, and checks its form;
 //! * [`engine`]: runs the engine under a leak audit.
 //!
 //! Helpers of tests panic where a library would return an error: the panic is the test's failure.
 #![forbid(unsafe_code)]
 
+pub mod case;
 pub mod data;
 pub mod engine;
 pub mod kmc;
@@ -23,12 +25,14 @@ pub mod oracle;
 pub mod output;
 pub mod server;
 
-/// Shows the head of a long text: at most `lines` lines and 4,000 characters, and how much was left out.
+/// Shows the head of a long text: at most `lines` lines, 300 characters of each, and how much was left out.
 #[must_use]
 pub fn head(text: &str, lines: usize) -> String {
-    let mut shown: String = text.lines().take(lines).flat_map(|line| [line, "\n"]).collect();
-    if shown.chars().count() > 4000 {
-        shown = shown.chars().take(4000).collect();
+    let mut shown = String::new();
+    for line in text.lines().take(lines) {
+        let cut: String = line.chars().take(300).collect();
+        let mark = if cut.len() < line.len() { "..." } else { "" };
+        shown += &format!("{cut}{mark}\n");
     }
     if shown.len() < text.len() {
         shown += &format!("... ({} bytes in all)\n", text.len());

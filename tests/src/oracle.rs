@@ -8,7 +8,7 @@
 //! * `dna4`: a window with one letter of 2 or 3 bases stands for its 2 or 3 k-mers; one with two such letters, with N or with the invalid
 //!   code 0 for none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::server::{Server, Table};
 
@@ -43,32 +43,30 @@ impl Params {
     }
 }
 
-/// Gives for each letter the base codes it may be.
-fn letters(bits: &str, dna: Dna) -> Vec<Vec<u64>> {
-    let bits: Vec<bool> = bits.chars().map(|bit| bit == '1').collect();
+/// Gives each letter as a set of bases: bit 0 for A, 1 for C, 2 for G, 3 for T.
+fn letters(bits: &str, dna: Dna) -> Vec<u8> {
+    let number = |bits: &[u8]| bits.iter().fold(0, |number, bit| number << 1 | (bit - b'0'));
     match dna {
-        Dna::Dna2 => {
-            bits.chunks_exact(2).map(|pair| vec![u64::from(pair[0]) * 2 + u64::from(pair[1])]).collect()
-        }
-        Dna::Dna4 => bits
-            .chunks_exact(4)
-            .map(|nibble| (0..4).filter(|&code| nibble[3 - code]).map(|code| code as u64).collect())
-            .collect(),
+        Dna::Dna2 => bits.as_bytes().chunks_exact(2).map(|pair| 1 << number(pair)).collect(),
+        Dna::Dna4 => bits.as_bytes().chunks_exact(4).map(number).collect(),
     }
 }
 
 /// Gives the k-mers one window stands for.
-fn kmers(window: &[Vec<u64>]) -> Vec<u64> {
-    let invalid = window.iter().any(|letter| letter.is_empty() || letter.len() == 4);
-    let degenerate = window.iter().filter(|letter| letter.len() > 1).count();
-    if invalid || degenerate > 1 {
+fn kmers(window: &[u8]) -> Vec<u64> {
+    let mut degenerate = window.iter().filter(|letter| letter.count_ones() > 1);
+    let choices = degenerate.next().copied().unwrap_or(0b0001);
+    let invalid = window.iter().any(|&letter| letter == 0 || letter == 0b1111);
+    if invalid || degenerate.next().is_some() {
         return Vec::new();
     }
-    let mut kmers = vec![0];
-    for letter in window {
-        kmers = kmers.iter().flat_map(|kmer| letter.iter().map(move |code| kmer << 2 | code)).collect();
-    }
-    kmers
+    let spelled = |choice: u32| {
+        window.iter().fold(0, |kmer, letter| {
+            let code = if letter.count_ones() == 1 { letter.trailing_zeros() } else { choice };
+            kmer << 2 | u64::from(code)
+        })
+    };
+    (0..4).filter(|choice| choices >> choice & 1 == 1).map(spelled).collect()
 }
 
 /// Counts in how many rows each key occurs.
@@ -76,7 +74,7 @@ fn kmers(window: &[Vec<u64>]) -> Vec<u64> {
 pub fn count_rows(rows: &[Option<String>], params: Params) -> Counts {
     let mut counts = Counts::new();
     for bits in rows.iter().flatten() {
-        let mut occurrences: BTreeMap<u64, u64> = BTreeMap::new();
+        let mut occurrences: HashMap<u64, u64> = HashMap::new();
         for window in letters(bits, params.dna).windows(params.k) {
             for kmer in kmers(window) {
                 let n = occurrences.entry(kmer).or_default();

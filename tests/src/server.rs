@@ -11,6 +11,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -231,14 +232,8 @@ impl Server {
         let number = self.scripts.fetch_add(1, Ordering::Relaxed);
         let file = self.root.join(format!("script-{number}.sql"));
         fs::write(&file, script).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-        let mut command = Command::new(self.program("psql"));
-        command
-            .args(["-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", "-U", "postgres"])
-            .args(["-d", "postgres", "-h"])
-            .arg(&self.root)
-            .arg("-f")
-            .arg(&file)
-            .env_remove("PGOPTIONS");
+        let mut command = self.psql();
+        command.arg("-f").arg(&file);
         let rows = run_checked(&mut command, &head(script, 30));
         let _ = fs::remove_file(&file);
         rows
@@ -264,6 +259,35 @@ impl Server {
         let mut command = unprivileged(&self.program(name), server_user().as_ref());
         command.current_dir(&self.root).args(args).arg("-D");
         run_checked(command.arg(self.data_directory()), name)
+    }
+
+    /// Opens a transaction that needs every row there is now, so that nothing dead from then on is pruned or vacuumed until the guard is
+    /// dropped.
+    ///
+    /// # Panics
+    /// When the session does not answer.
+    #[must_use]
+    pub fn hold_snapshot(&self) -> HeldSnapshot {
+        let mut session = self.psql().stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("psql");
+        let mut answer = String::new();
+        let input = session.stdin.as_mut().expect("its standard input");
+        input
+            .write_all(b"BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 'held';\n")
+            .expect("a session that listens");
+        let output = session.stdout.as_mut().expect("its standard output");
+        let read = BufReader::new(output).read_line(&mut answer);
+        assert!(read.is_ok() && answer == "held\n", "the session said {answer:?}");
+        HeldSnapshot { session }
+    }
+
+    fn psql(&self) -> Command {
+        let mut command = Command::new(self.program("psql"));
+        command
+            .args(["-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", "-U", "postgres"])
+            .args(["-d", "postgres", "-h"])
+            .arg(&self.root)
+            .env_remove("PGOPTIONS");
+        command
     }
 
     /// Names a table of this server.
@@ -330,6 +354,19 @@ fn append(file: &Path, text: &str) {
     fs::write(file, old + text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
 }
 
+/// Keeps dead rows in place until it is dropped; see [`Server::hold_snapshot`].
+#[derive(Debug)]
+pub struct HeldSnapshot {
+    session: Child,
+}
+
+impl Drop for HeldSnapshot {
+    fn drop(&mut self) {
+        drop(self.session.stdin.take());
+        let _ = self.session.wait();
+    }
+}
+
 /// A table by its name.
 #[derive(Debug)]
 pub struct Table<'s> {
@@ -357,12 +394,19 @@ impl Snapshot {
     }
 }
 
-/// Lists a table's attributes as the engine's `--schema` wants them; a dropped one keeps its length and alignment.
+/// Lists a table's attributes as the engine's `--schema` wants them. A dropped one keeps its length and alignment. The value of a DNA column in
+/// rows from before the column is given as the bytes behind a varlena header: the bit length, little endian, and the bits.
 const SCHEMA_QUERY: &str = "
-SELECT string_agg(quote_ident(attname) || ' ' || CASE WHEN attisdropped
+SELECT string_agg(quote_ident(attname) || ' ' || CASE
+         WHEN attisdropped
          THEN format('dropped(%s,%s)', attlen, CASE attalign WHEN 'c' THEN 1 WHEN 's' THEN 2 WHEN 'i' THEN 4 ELSE 8 END)
+         WHEN atthasmissing AND atttypid::regtype::text IN ('bit varying', 'dna2', 'dna4')
+         THEN format('%s missing(%s)', format_type(atttypid, atttypmod), encode(
+                substr(sent, 4, 1) || substr(sent, 3, 1) || substr(sent, 2, 1) || substr(sent, 1, 1) || substr(sent, 5), 'hex'))
          ELSE format_type(atttypid, atttypmod) END, ', ' ORDER BY attnum)
-FROM pg_attribute WHERE attnum > 0 AND attrelid = ";
+FROM pg_attribute, LATERAL (SELECT CASE WHEN atthasmissing AND atttypid::regtype::text IN ('bit varying', 'dna2', 'dna4')
+       THEN varbit_send((attmissingval::text::text[])[1]::bit varying) END) missing(sent)
+WHERE attnum > 0 AND attrelid = ";
 
 impl Table<'_> {
     /// Gives the table's name.
