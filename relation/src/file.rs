@@ -328,3 +328,28 @@ pub(crate) fn io_error(action: &'static str, source: io::Error) -> Error {
 fn own_range(found: String) -> Error {
     crate::error::page_error("blocks asked for", "whole blocks of the relation", found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unreadable_block_is_named_and_costs_its_page_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rel");
+        for n in 0..2 {
+            std::fs::write(segment_path(&path, n), vec![0; 2 * BLOCK_SIZE]).unwrap();
+        }
+        let mut relation = RelationFile::open_with_segment_size(&path, 2).unwrap();
+        // Reading from a file opened for writing fails as a bad disk would, with another number.
+        let second = segment_path(&path, 1);
+        relation.segments[1].file = File::options().write(true).open(&second).unwrap();
+        let error = relation.read_blocks(1, &mut [0; 3 * BLOCK_SIZE]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("relation {path:?}: cannot read: Bad file descriptor (os error 9) (block 2)")
+        );
+        assert_eq!(error.extent(), crate::Extent::Page);
+        relation.read_blocks(0, &mut [0; 2 * BLOCK_SIZE]).unwrap();
+    }
+}

@@ -189,12 +189,19 @@ impl PageReader {
             }
         };
         for item in page.items() {
-            match self.judge(item.tuple, page.all_visible(), counts) {
+            let mut form = Form::default();
+            let value = match self.judge(item.tuple, page.all_visible(), counts) {
                 Ok(false) => continue,
-                Ok(true) => match self.read_tuple(item.tuple, item.number, counts, sink)? {
-                    None => {}
-                    Some(error) => self.give_up(error, block, item.number, counts, sink)?,
-                },
+                Ok(true) => self.value(item.tuple, &mut form),
+                Err(error) => Err(error),
+            };
+            match value {
+                Ok(value) => {
+                    sink.row(item.number, value)?;
+                    counts.live += 1;
+                    counts.nulls += u64::from(value == Value::Null);
+                    form.count(counts);
+                }
                 Err(error) => self.give_up(error, block, item.number, counts, sink)?,
             }
         }
@@ -224,49 +231,25 @@ impl PageReader {
         }
     }
 
-    /// Hands a row to the sink. The outer error ends the reading, the inner one is the tuple's.
+    /// The column's value in a tuple, unpacked.
     #[inline]
-    fn read_tuple(
-        &mut self,
-        tuple: &[u8],
-        item: u16,
-        counts: &mut PageCounts,
-        sink: &mut dyn RowSink,
-    ) -> Result<Option<Error>> {
-        let mut seen = PageCounts { live: 1, ..PageCounts::default() };
-        let payload = match self.walker.datum(tuple) {
-            Ok(Datum::Null) => None,
-            Ok(Datum::Missing) => {
-                seen.missing = 1;
-                self.missing.as_deref()
+    fn value<'a>(&'a mut self, tuple: &'a [u8], form: &mut Form) -> Result<Value<'a>> {
+        let (walker, unpack) = (&self.walker, &mut self.unpack);
+        let payload = match walker.datum(tuple)? {
+            Datum::Null => return Ok(Value::Null),
+            Datum::Missing => {
+                form.missing = true;
+                match &self.missing {
+                    Some(payload) => Ok(payload.as_slice()),
+                    None => return Ok(Value::Null),
+                }
             }
-            Ok(Datum::Bytes(bytes)) => match self.unpack.payload(bytes, &mut seen) {
-                Ok(payload) => Some(payload),
-                Err(error) => return self.tuple_error(error),
-            },
-            Err(error) => return Ok(Some(error)),
+            Datum::Bytes(bytes) => unpack.payload(bytes, form),
         };
-        let value = match payload.map(varbit::parse) {
-            None => {
-                seen.nulls = 1;
-                Value::Null
-            }
-            Some(Ok((bits, bytes))) => Value::Bits { bits, bytes },
-            Some(Err(error)) => return self.tuple_error(error),
-        };
-        sink.row(item, value)?;
-        counts.live += 1;
-        if seen != LIVE {
-            seen.live = 0;
-            counts.add(&seen);
+        match payload.and_then(varbit::parse) {
+            Ok((bits, bytes)) => Ok(Value::Bits { bits, bytes }),
+            Err(error) => Err(error.at_attribute(walker.column_name())),
         }
-        Ok(None)
-    }
-
-    #[cold]
-    fn tuple_error(&self, error: Error) -> Result<Option<Error>> {
-        let error = error.at_attribute(self.walker.column_name());
-        if error.extent() == Extent::Relation { Err(error) } else { Ok(Some(error)) }
     }
 
     #[cold]
@@ -278,24 +261,31 @@ impl PageReader {
         counts: &mut PageCounts,
         sink: &mut dyn RowSink,
     ) -> Result<()> {
+        let error = error.at_block(block).at_item(item).in_file(&self.file);
+        if error.extent() == Extent::Relation {
+            return Err(error);
+        }
         counts.damaged_tuples += 1;
-        sink.damaged(error.at_block(block).at_item(item).in_file(&self.file))
+        sink.damaged(error)
     }
 }
 
-const LIVE: PageCounts = PageCounts {
-    pages: 0,
-    zero_pages: 0,
-    damaged_pages: 0,
-    live: 1,
-    dead: 0,
-    undecided: 0,
-    nulls: 0,
-    missing: 0,
-    compressed: 0,
-    external: 0,
-    damaged_tuples: 0,
-};
+/// How a value lay in its tuple, for the counts.
+#[derive(Debug, Clone, Copy, Default)]
+struct Form {
+    missing: bool,
+    compressed: bool,
+    external: bool,
+}
+
+impl Form {
+    #[inline]
+    fn count(self, counts: &mut PageCounts) {
+        counts.missing += u64::from(self.missing);
+        counts.compressed += u64::from(self.compressed);
+        counts.external += u64::from(self.external);
+    }
+}
 
 #[cold]
 fn undecided_error(xid: u32) -> Error {
@@ -317,19 +307,19 @@ struct Unpack {
 impl Unpack {
     /// The value's bytes without any header, wherever they lie and however they are packed.
     #[inline]
-    fn payload<'a>(&'a mut self, bytes: &'a [u8], seen: &mut PageCounts) -> Result<&'a [u8]> {
+    fn payload<'a>(&'a mut self, bytes: &'a [u8], form: &mut Form) -> Result<&'a [u8]> {
         match varlena::parse(bytes)? {
             Varlena::Plain(payload) => Ok(payload),
             Varlena::Compressed(compressed) => {
-                seen.compressed = 1;
+                form.compressed = true;
                 decompress(&compressed, &mut self.raw)
             }
-            Varlena::External(pointer) => self.external(&pointer, seen),
+            Varlena::External(pointer) => self.external(&pointer, form),
         }
     }
 
-    fn external(&mut self, pointer: &Pointer, seen: &mut PageCounts) -> Result<&[u8]> {
-        seen.external = 1;
+    fn external(&mut self, pointer: &Pointer, form: &mut Form) -> Result<&[u8]> {
+        form.external = true;
         let Some(toast) = &self.toast else {
             let (value_id, toast_relid) = (pointer.value_id, pointer.toast_relid);
             return Err(Error::new(ErrorKind::NoToast { value_id, toast_relid })
@@ -337,7 +327,7 @@ impl Unpack {
         };
         toast.fetch(pointer, self.verify, &mut self.pages, &mut self.stored)?;
         let Some(method) = pointer.method else { return Ok(&self.stored) };
-        seen.compressed = 1;
+        form.compressed = true;
         let compressed = Compressed::parse(&self.stored)?;
         if (compressed.method, compressed.raw_size) != (method, pointer.raw_size) {
             let expected = format!("{method:?} data of {} bytes, as its pointer says", pointer.raw_size);

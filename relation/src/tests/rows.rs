@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::build::*;
-use super::{Bits, Collect, pglz, read_page, reader, toast_of};
-use crate::{Extent, PageCounts, ReadOptions, Unhinted};
+use super::{Bits, Collect, file_of, pglz, read_page, reader, toast_of};
+use crate::{Extent, PageCounts, ReadOptions, RelationFile, Toast, ToastIndex, Unhinted};
 
 const COLUMNS: &str = "id int4, seq varbit";
 
@@ -155,6 +155,34 @@ fn a_toasted_value_without_its_relation() {
         ]
     );
     assert_eq!(sink.damage[0].hint(), Some("give the file of the toast relation with oid 4711"));
+}
+
+#[test]
+fn toast_trouble_has_the_place_of_the_row() {
+    let chunks: Vec<_> = (0..9).map(|seq| chunk(77, seq, &[0x11; 1996])).collect();
+    let pages = pages_of(&chunks);
+    let (_dir, path) = file_of(&pages);
+    let file = RelationFile::open(&path).unwrap();
+    let index = ToastIndex::build(&file, &options(Unhinted::Error)).unwrap();
+    let toast = Arc::new(Toast::new(file, index).unwrap());
+    let read = |size| {
+        let page = TestPage::with(&[row(0, 8, &[1]), stored(&external(size, size, 0, 77))]).sealed(5);
+        let (mut sink, mut counts) = (Collect::default(), PageCounts::default());
+        let mut reader = reader(COLUMNS, options(Unhinted::Error), Some(toast.clone()));
+        let result = reader.read_page(&page, 5, &mut counts, &mut sink);
+        result.map(|()| sink.texts()).map_err(|error| error.to_string())
+    };
+    let text = |cause: &str| {
+        format!("relation \"t\": value 77: relation {path:?}: {cause} (block 5, item 2, attribute \"seq\")")
+    };
+    assert_eq!(read(19_000), Ok(vec![text("toast value: expected chunk 9 of 10, found none")]));
+    assert_eq!(
+        read(17_000),
+        Ok(vec![text("toast value: expected 1032 bytes in chunk 8, found 1996 (block 2, item 1)")])
+    );
+    // A TOAST relation that shrinks ends the reading: no other value can be trusted to be there.
+    std::fs::write(&path, &pages[0]).unwrap();
+    assert_eq!(read(17_964), Err(text("file shrank: size: expected 24576 bytes, found 8192 (block 1)")));
 }
 
 #[test]

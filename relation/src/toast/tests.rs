@@ -81,6 +81,22 @@ fn chunks_that_do_not_fit() {
     assert_eq!(text(&whole, 0x3fff_ff00), "toast value: expected chunk 3 of 537947, found none");
 }
 
+/// An index may promise a gigabyte; memory follows the chunks that are there.
+#[test]
+fn lying_sizes_take_no_memory() {
+    let real = toast_of(&chunks(&value(5000)));
+    let mut bytes = real.index.to_bytes();
+    let end = bytes.len() - 8;
+    bytes[40..44].copy_from_slice(&537_000u32.to_le_bytes());
+    let sum = crate::bytes::fnv1a64(0, &bytes[..end]);
+    bytes[end..].copy_from_slice(&sum.to_le_bytes());
+    let toast = Toast { index: ToastIndex::from_bytes(&bytes).unwrap(), file: real.file };
+    let (mut pages, mut into) = (Vec::new(), Vec::new());
+    let error = toast.fetch(&pointer(537_000 * 1996), true, &mut pages, &mut into).unwrap_err();
+    assert!(error.to_string().contains("expected 1996 bytes in chunk 2, found 1008"), "{error}");
+    assert!(into.capacity() < 100_000 && pages.capacity() < 1_000_000);
+}
+
 #[test]
 fn tuples_that_are_no_chunks() {
     let error = |tuple: &[u8]| Chunk::parse(tuple).unwrap_err().to_string();
