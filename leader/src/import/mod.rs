@@ -90,7 +90,7 @@ pub struct ImportArgs {
     pub first_value_id: u32,
 
     /// Replace OUT if it exists
-    #[arg(short, long)]
+    #[arg(long)]
     pub force: bool,
 }
 

@@ -10,6 +10,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -56,6 +57,7 @@ impl SegmentedFile {
     pub(super) fn create(target: &Path, options: &WriteOptions) -> Result<Self, WriteError> {
         if !options.overwrite {
             refuse_existing(target)?;
+            refuse_existing(&segment(target, 1))?;
         }
         let unnamed = options.unnamed && can_be_unnamed(directory_of(target));
         let (temporary, file) = open_temporary(target, unnamed)?;
@@ -105,11 +107,12 @@ impl SegmentedFile {
 
     /// Gives all segments their names, the first segment last, and syncs the directory.
     pub(super) fn publish(&mut self) -> Result<(), WriteError> {
-        if self.overwrite {
-            remove_segments(&self.target, self.files.len())?;
-        } else {
-            refuse_existing(&self.target)?;
+        let old = if self.overwrite { count_segments(&self.target, self.blocks_per_segment) } else { 0 };
+        // A reader would take the segment behind our last one for ours.
+        for number in old..=self.files.len() {
+            refuse_existing(&segment(&self.target, number))?;
         }
+        remove_segments(&self.target, self.files.len()..old)?;
         for (number, file) in self.files.iter().enumerate().rev() {
             let (from, to) = (segment(&self.temporary, number), segment(&self.target, number));
             if self.unnamed {
@@ -179,15 +182,26 @@ pub(super) fn refuse_existing(path: &Path) -> Result<(), WriteError> {
     }
 }
 
-/// Removes the segments of `path` from number `from` on, up to the first that does not exist.
-pub(super) fn remove_segments(path: &Path, from: usize) -> Result<(), WriteError> {
-    for number in from.. {
-        let old = segment(path, number);
-        match fs::remove_file(&old) {
-            Ok(()) => {}
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => break,
-            Err(cause) => return Err(io_error(&old, "remove", cause)),
+/// Counts the segments of the relation `path`: there is another one only behind a full one, whatever else may have a name
+/// of that form.
+pub(super) fn count_segments(path: &Path, blocks_per_segment: u32) -> usize {
+    let full = u64::from(blocks_per_segment) * PAGE as u64;
+    let regular = |number| fs::symlink_metadata(segment(path, number)).ok().filter(|meta| meta.is_file());
+    let mut count = 0;
+    while let Some(meta) = regular(count) {
+        count += 1;
+        if meta.len() != full {
+            break;
         }
+    }
+    count
+}
+
+/// Removes these segments of `path`.
+pub(super) fn remove_segments(path: &Path, numbers: Range<usize>) -> Result<(), WriteError> {
+    for number in numbers.rev() {
+        let old = segment(path, number);
+        fs::remove_file(&old).map_err(|cause| io_error(&old, "remove", cause))?;
     }
     Ok(())
 }

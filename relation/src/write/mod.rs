@@ -55,7 +55,8 @@ pub struct WriteOptions {
     pub toast_relid: u32,
     /// The id of the first TOASTed value, 1 or more; the next ones follow.
     pub first_value_id: u32,
-    /// Replace files of the same name instead of refusing to write. Old segments past the new end are removed.
+    /// Replace a relation of the same name instead of refusing to write: its segments past the new end and its TOAST file
+    /// are removed. A process that dies in the middle of [`HeapWriter::finish`] may leave parts of both.
     pub overwrite: bool,
     /// Keep the files without a name while they are written, where the file system can.
     pub unnamed: bool,
@@ -217,7 +218,8 @@ impl HeapWriter {
         if let Some(toast) = &mut self.toast {
             toast_blocks = toast.publish()?;
         } else if self.options.overwrite {
-            files::remove_segments(&toast_path(&self.path), 0)?;
+            let old = toast_path(&self.path);
+            files::remove_segments(&old, 0..files::count_segments(&old, self.options.blocks_per_segment))?;
         }
         self.heap.publish()?;
         Ok(WriteSummary {

@@ -259,6 +259,23 @@ fn a_file_that_appears_meanwhile_is_not_overwritten() {
 }
 
 #[test]
+fn a_file_that_is_no_segment_is_neither_removed_nor_taken_for_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("rel");
+    let foreign = directory.path().join("rel.1");
+    let mut options = WriteOptions { overwrite: true, ..Default::default() };
+    write(&path, &options, &[vec![Owned::Int(7)]]);
+    std::fs::write(&foreign, "mine").unwrap();
+    for overwrite in [true, false] {
+        options.overwrite = overwrite;
+        std::fs::remove_file(&path).unwrap_or_default();
+        let refused = HeapWriter::create(&path, &options).and_then(HeapWriter::finish).unwrap_err();
+        assert!(matches!(refused, WriteError::Exists { path } if path == foreign));
+        assert_eq!(std::fs::read(&foreign).unwrap(), b"mine");
+    }
+}
+
+#[test]
 fn wrong_rows_are_refused_and_the_writer_goes_on() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("rel");

@@ -7,9 +7,12 @@ use crate::{
     Error, PageCounts, PageReader, ReadOptions, RelationFile, RowSink, Toast, ToastIndex, TupleDesc, Value,
 };
 
+/// Length in bits and bytes of a value, unless it is NULL.
+pub(super) type BitString = Option<(u32, Vec<u8>)>;
+
 /// The values of one column, in order.
 #[derive(Default)]
-struct Column(Vec<Option<(u32, Vec<u8>)>>);
+struct Column(Vec<BitString>);
 
 impl RowSink for Column {
     fn row(&mut self, _item: u16, value: Value<'_>) -> Result<(), Error> {
@@ -31,7 +34,7 @@ pub(super) fn bit_strings(
     columns: &str,
     blocks_per_segment: u32,
     verify_checksums: bool,
-) -> Result<(Vec<Option<(u32, Vec<u8>)>>, PageCounts), Error> {
+) -> Result<(Vec<BitString>, PageCounts), Error> {
     let options = ReadOptions { verify_checksums, ..Default::default() };
     let toast_path = super::toast_path(path);
     let toast = if toast_path.exists() {
