@@ -1,5 +1,6 @@
 //! Tests of the import: the packing against strings of digits, and whole files in and out.
 
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::Write;
 use std::sync::Arc;
@@ -336,4 +337,37 @@ fn the_reader_finds_what_was_imported() {
             assert!(read_back(&case.args.output).unwrap() == expected, "{dna_type:?} differs");
         }
     }
+}
+
+/// Counts the k-mers of 2-bit values by rows: how many there are, and how many occur in more than half of the rows.
+fn kmers(rows: &[(u32, Vec<u8>)], k: usize) -> (usize, usize) {
+    let mut counts: HashMap<Vec<u8>, usize> = HashMap::new();
+    for (bits, bytes) in rows {
+        let base = |at: usize| bytes[at / 4] >> (6 - at % 4 * 2) & 3;
+        let bases: Vec<u8> = (0..*bits as usize / 2).map(base).collect();
+        let distinct: HashSet<&[u8]> = bases.windows(k).collect();
+        for kmer in distinct {
+            *counts.entry(kmer.to_vec()).or_default() += 1;
+        }
+    }
+    (counts.len(), counts.values().filter(|&&count| count > rows.len() / 2).count())
+}
+
+#[test]
+fn the_examples_are_what_their_readme_says() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let klebs = read_back(&examples.join("klebs")).unwrap();
+    assert_eq!((klebs.len(), klebs.iter().map(|(bits, _)| bits / 2).sum::<u32>()), (4319, 4_277_556));
+    let amplicons = read_back(&examples.join("amplicons")).unwrap();
+    assert_eq!((amplicons.len(), kmers(&amplicons, 16)), (32, (593, 419)));
+
+    let tiny = |name: &str| Case::new(&fs::read(examples.join(name)).unwrap());
+    let fasta = tiny("tiny.fa");
+    assert_eq!(fasta.run().rows, 5);
+    assert_eq!(kmers(&read_back(&fasta.args.output).unwrap(), 16), (45, 6));
+    let mut fastq = tiny("tiny.fq");
+    assert!(fastq.error().0.contains("\"read2\""));
+    fastq.args.skip_ambiguous = true;
+    let summary = fastq.run();
+    assert_eq!((summary.rows, summary.skipped), (1, 2));
 }
