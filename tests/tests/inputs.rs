@@ -195,7 +195,10 @@ fn a_toast_file_that_is_missing_or_another() {
     let mut case = Case::new(&server.table("toasted"), "seq", Dna::Dna2);
     let _ = case.check(16, 0, 2);
     let toast = case.snapshot.toast.take().expect("a TOAST file");
-    let _ = case.engine().run().fails(1, &["toast relation", "not given", "--toast", "block 0, item 1, attribute \"seq\""]);
+    let _ = case
+        .engine()
+        .run()
+        .fails(1, &["toast relation", "not given", "--toast", "block 0, item 1, attribute \"seq\""]);
     case.snapshot.toast = Some(good().snapshot.heap.clone());
     let _ = case.engine().run().fails(1, &["error:"]);
     let cut = case.snapshot.dir().join("cut");
