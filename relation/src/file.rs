@@ -150,7 +150,7 @@ impl RelationFile {
         self.total_blocks
     }
 
-    /// Fills `buf`, a multiple of 8192 bytes, with the blocks from `first` on.
+    /// Fills `buf`, a multiple of 8192 bytes, with the blocks from `first` on. A [`crate::PageBuffer`] is filled fastest.
     ///
     /// # Errors
     /// [`ErrorKind::Read`] naming the block (others may be readable), [`ErrorKind::Shrank`] if a file has become shorter,

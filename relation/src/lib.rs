@@ -15,6 +15,7 @@
 //! [`rows`] puts all of it together.
 #![deny(unsafe_code)]
 
+pub mod buffer;
 pub mod checksum;
 pub mod error;
 pub mod file;
@@ -36,6 +37,7 @@ mod bytes;
 #[cfg(test)]
 mod tests;
 
+pub use buffer::PageBuffer;
 pub use error::{Error, ErrorKind, Extent};
 pub use file::{Fingerprint, RelationFile};
 pub use mapped::MappedRelation;

@@ -11,10 +11,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::buffer::PageBuffer;
 use crate::error::{Error, ErrorKind, Extent, Result, value_error};
 use crate::page::{Checked, Page};
 use crate::schema::TupleDesc;
-use crate::toast::Toast;
+use crate::toast::{READ_AHEAD, Toast};
 use crate::tuple::{Datum, Walker};
 use crate::varlena::{self, Compressed, Method, Pointer, Varlena};
 use crate::visibility::{HintBitsOnly, Oracle, Stamps, Unhinted, Verdict};
@@ -299,7 +300,7 @@ fn undecided_error(xid: u32) -> Error {
 struct Unpack {
     toast: Option<Arc<Toast>>,
     verify: bool,
-    pages: Vec<u8>,
+    pages: Option<PageBuffer>,
     stored: Vec<u8>,
     raw: Vec<u8>,
 }
@@ -325,7 +326,8 @@ impl Unpack {
             return Err(Error::new(ErrorKind::NoToast { value_id, toast_relid })
                 .with_hint(format!("give the file of the toast relation with oid {toast_relid}")));
         };
-        toast.fetch(pointer, self.verify, &mut self.pages, &mut self.stored)?;
+        let pages = self.pages.get_or_insert_with(|| PageBuffer::new(READ_AHEAD));
+        toast.fetch(pointer, self.verify, pages, &mut self.stored)?;
         let Some(method) = pointer.method else { return Ok(&self.stored) };
         form.compressed = true;
         let compressed = Compressed::parse(&self.stored)?;
@@ -339,7 +341,7 @@ impl Unpack {
 
     /// Frees what a very large value left behind.
     fn give_back(&mut self) {
-        for buffer in [&mut self.pages, &mut self.stored, &mut self.raw] {
+        for buffer in [&mut self.stored, &mut self.raw] {
             if buffer.capacity() > KEEP_BYTES {
                 *buffer = Vec::new();
             }

@@ -7,6 +7,7 @@
 //! As bytes, for handing it to another process: magic, number of blocks of the relation, number of runs, the runs of 20
 //! bytes each, and an FNV-1a sum over all that; all integers little endian.
 
+use crate::buffer::PageBuffer;
 use crate::bytes::{fnv1a64, u16_at, u32_at, u64_at};
 use crate::error::{Error, Result, own_error};
 use crate::file::RelationFile;
@@ -67,11 +68,11 @@ impl ToastIndex {
         damaged: &mut dyn FnMut(Error) -> Result<()>,
     ) -> Result<Self> {
         let mut builder = Builder { runs: Vec::new(), open: None, oracle };
-        let mut pages = vec![0; BATCH_BLOCKS * BLOCK_SIZE];
+        let mut pages = PageBuffer::new(BATCH_BLOCKS);
         let mut block = 0;
         while block < f.total_blocks() {
             let blocks = (f.total_blocks() - block).min(BATCH_BLOCKS as u32);
-            let pages = pages.get_mut(..blocks as usize * BLOCK_SIZE).unwrap_or_default();
+            let pages = pages.blocks_mut(blocks as usize);
             f.read_blocks(block, pages)?;
             for page in pages.as_chunks::<BLOCK_SIZE>().0 {
                 let report = &mut |e: Error| damaged(e.at_block(block).in_file(f.path()));

@@ -19,6 +19,7 @@ pub use index::ToastIndex;
 
 use std::sync::OnceLock;
 
+use crate::buffer::PageBuffer;
 use crate::bytes::u32_at;
 use crate::error::{Error, ErrorKind, Result, toast_error, tuple_error};
 use crate::file::RelationFile;
@@ -32,8 +33,8 @@ use index::Run;
 /// Bytes of every chunk but the last of a value.
 pub const CHUNK_SIZE: usize = 1996;
 
-/// Blocks read at once while a long value is fetched.
-const READ_AHEAD: u32 = 16;
+/// Blocks it is worth to read at once while a long value is fetched.
+pub const READ_AHEAD: usize = 16;
 
 /// A TOAST relation, ready for look-ups. Holds no changing state: workers may share one.
 #[derive(Debug)]
@@ -103,7 +104,8 @@ impl Toast {
         Ok(Self { file, index })
     }
 
-    /// Replaces `into` by the stored bytes of a value, `pointer.stored_size` of them. `pages` is working space; `verify` asks
+    /// Replaces `into` by the stored bytes of a value, `pointer.stored_size` of them. `pages` is working space,
+    /// best of [`READ_AHEAD`] blocks; `verify` asks
     /// for right checksums.
     ///
     /// # Errors
@@ -113,7 +115,7 @@ impl Toast {
         &self,
         pointer: &Pointer,
         verify: bool,
-        pages: &mut Vec<u8>,
+        pages: &mut PageBuffer,
         into: &mut Vec<u8>,
     ) -> Result<()> {
         into.clear();
@@ -123,20 +125,21 @@ impl Toast {
         })
     }
 
-    fn fetch_runs(&self, value: &Wanted, pages: &mut Vec<u8>, into: &mut Vec<u8>) -> Result<()> {
+    fn fetch_runs(&self, value: &Wanted, pages: &mut PageBuffer, into: &mut Vec<u8>) -> Result<()> {
         let runs = self.index.runs_of(value.id);
         value.check_runs(runs)?;
         runs.iter().try_for_each(|run| self.fetch_run(value, run, pages, into))
     }
 
-    fn fetch_run(&self, value: &Wanted, run: &Run, pages: &mut Vec<u8>, into: &mut Vec<u8>) -> Result<()> {
+    fn fetch_run(&self, value: &Wanted, run: &Run, pages: &mut PageBuffer, into: &mut Vec<u8>) -> Result<()> {
         let (mut block, mut item, mut seq) = (run.block, run.item, run.seq);
         let end = run.seq + run.count;
         while seq < end {
             let left = self.file.total_blocks().saturating_sub(block);
             // A page holds four whole chunks, so this rarely reads a page in vain.
-            let blocks = (end - seq).div_ceil(4).clamp(1, READ_AHEAD).min(left.max(1));
-            pages.resize(blocks as usize * BLOCK_SIZE, 0);
+            let blocks = (end - seq).div_ceil(4).min(left.max(1)) as usize;
+            let blocks = blocks.min(pages.capacity());
+            let pages = pages.blocks_mut(blocks);
             self.file.read_blocks(block, pages)?;
             for page in pages.as_chunks::<BLOCK_SIZE>().0 {
                 let before = seq;
