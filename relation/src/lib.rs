@@ -11,7 +11,7 @@
 //! What it does not do: it never writes to a relation it reads, takes no lock and talks to no server.
 //!
 //! The tree follows the format: [`file`] and [`mapped`] hand out pages, [`page`] checks one, [`tuple`] walks a tuple,
-//! [`varlena`], [`pglz`] and [`toast`] unpack a value, [`varbit`] reads it, [`visibility`] says which tuples count, and
+//! [`varlena`], [`pglz`] and [`toast`] unpack a value, [`varbit`] reads it, [`visibility`] (with [`xact`]) says which tuples count, and
 //! [`rows`] puts all of it together.
 #![deny(unsafe_code)]
 
@@ -32,6 +32,7 @@ pub mod varbit;
 pub mod varlena;
 pub mod visibility;
 pub mod write;
+pub mod xact;
 
 mod bytes;
 #[cfg(test)]
@@ -47,3 +48,4 @@ pub use schema::{Align, AttLen, Attribute, DnaType, TupleDesc};
 pub use sidecar::Sidecar;
 pub use toast::{Toast, ToastIndex};
 pub use visibility::{Unhinted, Verdict};
+pub use xact::PgXact;

@@ -210,6 +210,29 @@ fn visibility_is_counted() {
 }
 
 #[test]
+fn an_oracle_leaves_nothing_undecided() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("pg_xact")).unwrap();
+    let mut log = vec![0; 8192];
+    // 700 committed, 701 aborted.
+    log[175] = 0b10_01;
+    std::fs::write(dir.path().join("pg_xact/0000"), log).unwrap();
+    let with = |xmin: u32| {
+        let mut tuple = row(1, 8, &[0xaa]);
+        tuple[0..4].copy_from_slice(&xmin.to_le_bytes());
+        tuple[20..22].copy_from_slice(&(0x0800 | HASVARWIDTH).to_le_bytes());
+        tuple
+    };
+    let page = TestPage::with(&[700, 701, 702, 40_000].map(with)).sealed(0);
+    let oracle = Arc::new(crate::PgXact::open(dir.path()).unwrap());
+    let (mut sink, mut counts) = (Collect::default(), PageCounts::default());
+    let mut reader = reader(COLUMNS, options(Unhinted::Error), None).with_oracle(oracle);
+    reader.read_page(&page, 0, &mut counts, &mut sink).unwrap();
+    assert_eq!((counts.live, counts.dead, counts.undecided), (1, 2, 1));
+    assert!(sink.texts()[0].ends_with("whether transaction 40000 committed (block 0, item 4)"));
+}
+
+#[test]
 fn checksums_are_asked_for_or_not() {
     let mut page = TestPage::with(&[row(1, 8, &[0xaa])]).sealed(0);
     page[8] ^= 1;
