@@ -50,18 +50,19 @@ impl OwnedChain {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain {
     chunks: Vec<u32>,
-    len: u64,
+    /// Where each chunk's bytes end, counted from the start of the chain.
+    ends: Vec<u64>,
 }
 
 impl Chain {
     /// Bytes of the chain.
     pub fn len(&self) -> u64 {
-        self.len
+        self.ends.last().copied().unwrap_or(0)
     }
 
     /// True when the chain holds no bytes.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     /// Its chunks in order.
@@ -173,15 +174,40 @@ impl Arena {
     /// # Errors
     /// [`Error::ArenaFull`]; [`Error::NoRoom`] when the memory behind the arena runs out. Nothing stays allocated then.
     pub fn store(&self, owner: Owner, bytes: &[u8]) -> Result<OwnedChain> {
-        let pieces = bytes.len().div_ceil(self.place.chunk_bytes).max(1);
-        let chain = self.allocate(owner, pieces)?;
-        match self.fill(&chain, bytes) {
+        let mut chain = OwnedChain { chunks: Vec::new() };
+        match self.append(owner, &mut chain, bytes) {
             Ok(()) => Ok(chain),
             Err(e) => {
                 self.free(chain)?;
                 Err(e)
             }
         }
+    }
+
+    /// Begins a chain that [`Arena::append`] fills piece by piece.
+    pub fn begin(&self) -> OwnedChain {
+        OwnedChain { chunks: Vec::new() }
+    }
+
+    /// Appends `bytes` to a chain that is not committed yet, in chunks of their own. On an error the chain is as long as before, and its
+    /// owner frees it.
+    ///
+    /// # Errors
+    /// As [`Arena::store`].
+    pub fn append(&self, owner: Owner, chain: &mut OwnedChain, bytes: &[u8]) -> Result<()> {
+        let pieces = bytes.len().div_ceil(self.place.chunk_bytes).max(1);
+        let more = self.allocate(owner, pieces)?;
+        if let Err(e) = self.fill(&more, bytes) {
+            self.free(more)?;
+            return Err(e);
+        }
+        if let Some((last, _)) = chain.chunks.last() {
+            let link = self.link(*last)?;
+            let used = link.load(Ordering::Relaxed) as u32;
+            link.store(u64::from(more.head()) << 32 | u64::from(used), Ordering::Relaxed);
+        }
+        chain.chunks.extend(more.chunks);
+        Ok(())
     }
 
     fn fill(&self, chain: &OwnedChain, bytes: &[u8]) -> Result<()> {
@@ -212,7 +238,7 @@ impl Arena {
     /// # Errors
     /// [`Error::Damaged`] when a chunk is not allocated, a link leads out of the arena or in a circle, or a fill is impossible.
     pub fn open(&self, head: u32) -> Result<Chain> {
-        let mut chain = Chain { chunks: Vec::new(), len: 0 };
+        let mut chain = Chain { chunks: Vec::new(), ends: Vec::new() };
         let mut chunk = head;
         loop {
             if !matches!(Chunk::unpack(self.word(chunk)?.load(Ordering::Acquire)), Ok(Chunk::Owned { .. })) {
@@ -224,24 +250,18 @@ impl Arena {
             }
             let link = self.link(chunk)?.load(Ordering::Relaxed);
             let (next, used) = ((link >> 32) as u32, link as u32 as usize);
-            let last = next == NO_NEXT;
-            if used > self.place.chunk_bytes || (!last && used != self.place.chunk_bytes) {
-                return Err(self.damaged(
-                    "bytes of a chunk",
-                    format!("{}", self.place.chunk_bytes),
-                    used.to_string(),
-                ));
+            if used > self.place.chunk_bytes {
+                let expected = format!("at most {}", self.place.chunk_bytes);
+                return Err(self.damaged("bytes of a chunk", expected, used.to_string()));
             }
             if chain.chunks.len() >= self.place.chunks {
-                return Err(self.damaged(
-                    "chain",
-                    format!("at most {} chunks", self.place.chunks),
-                    "a circle".into(),
-                ));
+                let expected = format!("at most {} chunks", self.place.chunks);
+                return Err(self.damaged("chain", expected, "a circle".into()));
             }
+            let end = chain.len() + used as u64;
             chain.chunks.push(chunk);
-            chain.len += used as u64;
-            if last {
+            chain.ends.push(end);
+            if next == NO_NEXT {
                 return Ok(chain);
             }
             chunk = next;
@@ -253,18 +273,18 @@ impl Arena {
     /// # Errors
     /// [`Error::OutOfBounds`] when the chain does not have them.
     pub fn read(&self, chain: &Chain, offset: u64, len: usize, into: &mut Vec<u8>) -> Result<()> {
-        if offset.checked_add(len as u64).is_none_or(|end| end > chain.len) {
+        if offset.checked_add(len as u64).is_none_or(|end| end > chain.len()) {
             let (name, len) = (self.segment.name().into(), len as u64);
-            return Err(Error::OutOfBounds { name, offset, len, limit: chain.len });
+            return Err(Error::OutOfBounds { name, offset, len, limit: chain.len() });
         }
-        let (mut piece, mut within) =
-            ((offset / self.chunk_bytes() as u64) as usize, (offset % self.chunk_bytes() as u64) as usize);
-        let mut left = len;
+        let mut piece = chain.ends.partition_point(|end| *end <= offset);
+        let (mut at, mut left) = (offset, len);
         while left > 0 {
-            let part = left.min(self.chunk_bytes() - within);
-            let chunk = chain.chunks[piece];
-            self.segment.map().read_to_vec(self.offset(chunk) + within, part, into)?;
-            (piece, within, left) = (piece + 1, 0, left - part);
+            let start = if piece == 0 { 0 } else { chain.ends[piece - 1] };
+            let part = left.min((chain.ends[piece] - at) as usize);
+            let from = self.offset(chain.chunks[piece]) + (at - start) as usize;
+            self.segment.map().read_to_vec(from, part, into)?;
+            (piece, at, left) = (piece + 1, at + part as u64, left - part);
         }
         Ok(())
     }
@@ -339,6 +359,24 @@ mod tests {
             arena.free(stored).expect("ours");
             assert_eq!(arena.allocated().expect("sound"), 0);
         }
+    }
+
+    #[test]
+    fn a_chain_grows_piece_by_piece() {
+        let arena = arena(12);
+        let (mut chain, mut want) = (arena.begin(), Vec::new());
+        for (salt, len) in [(1, 5000), (2, 10), (3, 0), (4, 4096)] {
+            arena.append(A, &mut chain, &bytes(len, salt)).expect("room");
+            want.extend(bytes(len, salt));
+        }
+        let open = arena.open(chain.head()).expect("stored");
+        for (from, len) in [(0, want.len()), (4999, 3), (5005, 10), (want.len(), 0)] {
+            let mut got = Vec::new();
+            arena.read(&open, from as u64, len, &mut got).expect("inside");
+            assert_eq!(got, want[from..from + len]);
+        }
+        assert!(arena.append(A, &mut chain, &bytes(40000, 5)).is_err(), "no room");
+        assert_eq!(arena.open(chain.head()).expect("as before"), open);
     }
 
     #[test]

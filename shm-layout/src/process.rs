@@ -123,6 +123,18 @@ fn handle(signal: libc::c_int, handler: extern "C" fn(libc::c_int)) -> std::io::
     Ok(())
 }
 
+/// Gives SIGCHLD its default action: a parent that ignored it would have left us without the statuses of our children.
+///
+/// # Errors
+/// None in practice.
+pub fn default_sigchld() -> std::io::Result<()> {
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    // SAFETY: the default action runs no code of ours.
+    unsafe { sigaction(Signal::SIGCHLD, &default) }?;
+    Ok(())
+}
+
 /// Ends this process by `signal` with its default action, so that whoever waits for it sees the truth.
 pub fn die_by(signal: nix::sys::signal::Signal) -> ! {
     use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, raise, sigaction};

@@ -180,24 +180,35 @@ fn of_two_recoverers_one_says_that_it_did_it() {
     });
 }
 
-#[test]
-fn who_claims_a_task_given_back_sees_what_came_before() {
-    loom::model(|| {
+fn free_and_claim_again(free: impl Fn(&Shared, Claim) + Clone + Send + Sync + 'static, attempts: u8) {
+    loom::model(move || {
         let shared = Shared::new();
         let claimed = shared.claim(A).expect("free");
         let first = {
-            let shared = Arc::clone(&shared);
+            let (shared, free) = (Arc::clone(&shared), free.clone());
             thread::spawn(move || {
                 shared.data[0].store(7, Ordering::Relaxed);
-                give_back(&shared.task, claimed);
+                free(&shared, claimed);
             })
         };
         if let Some(again) = shared.claim(B) {
             assert_eq!(shared.data[0].load(Ordering::Relaxed), 7);
-            assert_eq!(again.attempts(), 0, "a good end is no attempt");
+            assert_eq!(again.attempts(), attempts);
         }
         first.join().expect("first");
     });
+}
+
+#[test]
+fn who_claims_a_task_given_back_comes_after_that() {
+    free_and_claim_again(|shared, claimed| give_back(&shared.task, claimed), 0);
+}
+
+#[test]
+fn who_claims_a_recovered_task_comes_after_its_recovery() {
+    let recover =
+        |shared: &Shared, _| assert!(recover(&shared.task, A, LIMIT).expect("sound word").is_some());
+    free_and_claim_again(recover, 1);
 }
 
 #[test]

@@ -21,6 +21,7 @@ use state::{Bug, Scope};
 
 /// One unit and one stripe, a chunk each, and a chunk to spare: enough for most bugs.
 const SMALL: Scope = Scope {
+    workers: 2,
     units: &[1],
     stripes: 1,
     passes: 1,
@@ -31,6 +32,8 @@ const SMALL: Scope = Scope {
     bug: Bug::None,
     reduce: true,
 };
+/// Takes minutes.
+const LARGE: Scope = Scope { units: &[1, 1], stripes: 2, chunks: 4, kills: 3, suspicions: 2, ..SMALL };
 const NO_FAULT: Scope = Scope { kills: 0, suspicions: 0, ..SMALL };
 const TWO_PASSES: Scope = Scope { passes: 2, chunks: 4, ..SMALL };
 const TWO_STRIPES: Scope = Scope { stripes: 2, chunks: 3, ..NO_FAULT };
@@ -67,7 +70,7 @@ const KINDS: [&str; 27] = [
     "is not fenced",
     "claims",
     "allocates",
-    "gives up, for the arena is full and it must stop",
+    "gives up for the full arena, and gives back",
     "reads unit",
     "writes chunk",
     "commits",
@@ -97,12 +100,17 @@ fn takes_every_step(report: &Report, kinds: &[&str]) {
 
 #[test]
 fn two_kills_and_a_false_suspicion_change_nothing() {
-    let scope = Scope { units: &[2, 1], stripes: 2, chunks: 5, kills: 2, ..SMALL };
-    let large = Scope { chunks: 6, kills: 3, suspicions: 2, ..scope };
-    let report = holds("exact", if is_large() { &large } else { &scope });
+    let scope = Scope { units: &[1, 1], stripes: 2, chunks: 4, kills: 2, ..SMALL };
+    let report = holds("exact", if is_large() { &LARGE } else { &scope });
     assert!(report.states > 1_000_000, "the search is smaller than it says");
     assert_eq!(report.errors, 0);
     takes_every_step(&report, &KINDS[..25]);
+}
+
+#[test]
+fn chains_of_chunks_are_published_whole() {
+    let scope = Scope { units: &[2, 1], chunks: 4, ..SMALL };
+    holds("chains", &if is_large() { Scope { stripes: 2, chunks: 5, kills: 2, ..scope } } else { scope });
 }
 
 #[test]
@@ -111,6 +119,14 @@ fn a_task_that_kills_its_workers_ends_the_run_with_nothing_left() {
     assert!(report.errors > 0, "no task was given up");
     assert!(report.errors < report.ends, "every run failed");
     takes_every_step(&report, &["ends the run with an error in phase"]);
+}
+
+#[test]
+fn three_workers_are_no_different() {
+    let scope = Scope { workers: 3, ..SMALL };
+    let large = Scope { units: &[1, 1], chunks: 4, kills: 2, ..scope };
+    let report = holds("three", if is_large() { &large } else { &scope });
+    takes_every_step(&report, &KINDS[..25]);
 }
 
 #[test]
@@ -146,7 +162,7 @@ fn forgetting_names_hides_nothing() {
 }
 
 /// Every planted bug, a scope in which the protocol is sound without it, and what the search must find.
-const PLANTED: [(Bug, Scope, Violation); 13] = [
+const PLANTED: [(Bug, Scope, Violation); 14] = [
     (Bug::PlainCommit, SMALL, Violation::Overwritten),
     (Bug::DrainUnchecked, SMALL, Violation::Overwritten),
     (Bug::ReclaimOnSuspicion, SMALL, Violation::Freed),
@@ -160,6 +176,7 @@ const PLANTED: [(Bug, Scope, Violation); 13] = [
     (Bug::DrainInPlace, SMALL, Violation::Doubled),
     (Bug::AllocateThenNote, SMALL, Violation::Leak),
     (Bug::HintIsDone, SMALL, Violation::Lost),
+    (Bug::RetireByHead, Scope { kills: 0, suspicions: 0, ..TWO_PASSES }, Violation::Freed),
 ];
 
 #[test]

@@ -32,9 +32,10 @@ fn home(key: u64, multiplier: u64, places: u64) -> u64 {
     ((u128::from(key.wrapping_mul(multiplier)) * u128::from(places)) >> 64) as u64
 }
 
-/// Writes images into a buffer that is used again and again.
+/// Writes images behind what a buffer already holds.
 pub struct ImageWriter {
     bytes: Vec<u8>,
+    from: usize,
     kind: EntryKind,
     places: u64,
     entries: u64,
@@ -56,9 +57,9 @@ impl ImageWriter {
     }
 
     fn start(mut bytes: Vec<u8>, kind: EntryKind, places: u64, multiplier: u64, base: u64) -> Self {
-        bytes.clear();
-        bytes.resize(HEADER + places as usize * kind.bytes(), 0);
-        Self { bytes, kind, places, entries: 0, multiplier, base, sum: 0 }
+        let from = bytes.len();
+        bytes.resize(from + HEADER + places as usize * kind.bytes(), 0);
+        Self { bytes, from, kind, places, entries: 0, multiplier, base, sum: 0 }
     }
 
     /// Puts an entry in. Each key once, count above zero; for an identity image the key lies in its range.
@@ -73,7 +74,7 @@ impl ImageWriter {
         };
         assert!(self.entries < self.places, "expected at most {} entries", self.places);
         loop {
-            let at = HEADER + place as usize * size;
+            let at = self.from + HEADER + place as usize * size;
             let bytes = &mut self.bytes[at..at + size];
             if self.kind == EntryKind::Identity || self.kind.load(bytes, 0, 0).1 == 0 {
                 self.kind.store(bytes, key, count);
@@ -85,13 +86,14 @@ impl ImageWriter {
         self.sum += u64::from(count);
     }
 
-    /// The finished image.
+    /// The buffer, with the finished image behind what was in it.
     pub fn finish(mut self) -> Vec<u8> {
-        self.bytes[..4].copy_from_slice(&(self.kind as u32).to_le_bytes());
+        let head = &mut self.bytes[self.from..];
+        head[..4].copy_from_slice(&(self.kind as u32).to_le_bytes());
         for (at, value) in
             [(8, self.places), (16, self.entries), (24, self.multiplier), (32, self.base), (40, self.sum)]
         {
-            self.bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+            head[at..at + 8].copy_from_slice(&value.to_le_bytes());
         }
         self.bytes
     }

@@ -9,8 +9,12 @@
 //!
 //! `tests/model.rs` compares searches with and without all this: the same verdict at the same depth.
 
-use crate::state::{Bug, Data, MAX_CHUNKS, NONE, Pc, SLOTS, Scope, Stale, State, THE_DEAD};
+use crate::state::{Bug, Data, MAX_CHUNKS, MAX_WORKERS, NONE, Pc, Scope, Stale, State, THE_DEAD};
 use shm_layout::words::{Chunk, Owner, Slot, Task};
+
+/// All orders of one, two and three slots.
+const ORDERS: [&[&[u8]]; MAX_WORKERS] =
+    [&[&[0]], &[&[0, 1], &[1, 0]], &[&[0, 1, 2], &[0, 2, 1], &[1, 0, 2], &[1, 2, 0], &[2, 0, 1], &[2, 1, 0]]];
 
 impl State {
     /// The representative of all states that differ from this one in names only.
@@ -25,34 +29,48 @@ impl State {
         if scope.max_attempts > scope.kills + scope.suspicions && scope.bug != Bug::TwoStepClaim {
             self.renumber_attempts(scope);
         }
-        let mut swapped = self;
-        swapped.swap_slots(scope);
-        let order = self.slot_key(1).cmp(&self.slot_key(0));
-        if order.is_lt() {
-            self = swapped;
+        let keys: [_; MAX_WORKERS] = std::array::from_fn(|slot| self.slot_key(slot));
+        let orders = ORDERS[scope.workers - 1].iter();
+        let mut sorted = orders.filter(|order| order.is_sorted_by_key(|slot| keys[usize::from(*slot)]));
+        let first = sorted.next().map_or(self, |order| self.in_order(scope, order));
+        sorted.fold(first, |best, order| {
+            let other = self.in_order(scope, order);
+            if other.fingerprint(scope) < best.fingerprint(scope) { other } else { best }
+        })
+    }
+
+    /// The state with the slots in another order, and its chunks named.
+    fn in_order(&self, scope: &Scope, order: &[u8]) -> Self {
+        let mut state = *self;
+        let mut to = [0; MAX_WORKERS];
+        for (new, old) in order.iter().map(|old| usize::from(*old)).enumerate() {
+            to[old] = new as u16;
+            state.slots[new] = self.slots[old];
+            state.workers[new] = self.workers[old];
+            state.confirmed[new] = self.confirmed[old];
         }
-        self.rename_chunks(scope);
-        if order.is_eq() {
-            swapped.rename_chunks(scope);
-            if swapped.fingerprint(scope) < self.fingerprint(scope) {
-                self = swapped;
-            }
+        if to[..order.len()].iter().enumerate().any(|(old, new)| old != usize::from(*new)) {
+            state.rename_owners(scope, |owner| match to[..order.len()].get(usize::from(owner.slot)) {
+                Some(slot) => Owner { slot: *slot, ..owner },
+                None => owner,
+            });
         }
-        self
+        state.rename_chunks(scope);
+        state
     }
 
     fn forget_the_dead(&mut self, scope: &Scope) {
         let old = *self;
-        let shift = |slot: usize| old.confirmed[slot].min(old.slot(slot).generation as u8 - 1);
+        let shift = |slot: usize| old.confirmed[slot].min(old.slot(slot).generation.saturating_sub(1) as u8);
         let rename = |owner: Owner| match old.is_dead(owner) {
             true => THE_DEAD,
-            false if usize::from(owner.slot) < SLOTS => {
+            false if usize::from(owner.slot) < scope.workers => {
                 Owner { generation: owner.generation - u32::from(shift(owner.slot.into())), ..owner }
             }
             false => owner,
         };
         self.rename_owners(scope, rename);
-        for at in 0..SLOTS {
+        for at in 0..scope.workers {
             let Slot { state, generation } = old.slot(at);
             self.slots[at] = Slot { state, generation: generation - u32::from(shift(at)) }.pack();
             self.confirmed[at] -= shift(at);
@@ -76,13 +94,6 @@ impl State {
         let w = self.workers[slot];
         let local = [w.pc as u8, w.generation, w.task, w.attempts, w.held, w.seen.0, self.confirmed[slot]];
         (self.slots[slot], local)
-    }
-
-    fn swap_slots(&mut self, scope: &Scope) {
-        self.slots.swap(0, 1);
-        self.workers.swap(0, 1);
-        self.confirmed.swap(0, 1);
-        self.rename_owners(scope, swap_owner);
     }
 
     /// Numbers the chunks in the order in which the processes' and the tasks' references meet them, and the others by content.
@@ -147,10 +158,11 @@ impl State {
     fn renumber(&mut self, scope: &Scope) {
         for at in 0..scope.chunks {
             let now = seq(self.chunk(at)) as u8;
-            let old = [self.held_seq(0, at), self.held_seq(1, at), self.stale_seq(at)];
-            let all = [Some(now), old[0], old[1], old[2]];
+            let stale = self.stale_seq(at);
+            let held = |w| self.held_seq(w, at);
+            let all = [Some(now), stale, held(0), held(1), held(2)];
             self.chunks[at] = with_seq(self.chunk(at), rank(&all, now));
-            for worker in 0..SLOTS {
+            for worker in 0..scope.workers {
                 for held in 0..usize::from(self.workers[worker].held) {
                     if usize::from(self.workers[worker].chunk[held]) == at {
                         self.workers[worker].seq[held] = rank(&all, self.workers[worker].seq[held]);
@@ -158,7 +170,7 @@ impl State {
                 }
             }
             if let (Some(seq), Stale::Chunk { word, .. } | Stale::Sealed { word, .. }) =
-                (old[2], &mut self.stale)
+                (stale, &mut self.stale)
             {
                 *word = with_seq(decode(*word), rank(&all, seq));
             }
@@ -176,12 +188,12 @@ impl State {
                 Stale::Task { index, word } if usize::from(index) == at => attempts(word),
                 _ => None,
             };
-            let all = [attempts(self.tasks[at]), held(0), held(1), stale];
+            let all = [attempts(self.tasks[at]), stale, held(0), held(1), held(2)];
             if let Some(now) = all[0] {
                 self.tasks[at] = with_attempts(self.tasks[at], rank(&all, now));
             }
-            for w in 0..SLOTS {
-                if let Some(held) = all[w + 1] {
+            for w in 0..scope.workers {
+                if let Some(held) = all[w + 2] {
                     self.workers[w].attempts = rank(&all, held);
                 }
             }
@@ -213,7 +225,7 @@ impl State {
         for (word, data) in self.chunks[..scope.chunks].iter().zip(self.data) {
             hash.add(word.rotate_left(24) ^ u64::from(data) << 40);
         }
-        for (slot, w) in self.workers.iter().enumerate() {
+        for (slot, w) in self.workers.iter().enumerate().take(scope.workers) {
             let held = u64::from_le_bytes([
                 w.held,
                 w.chunk[0],
@@ -294,11 +306,6 @@ fn with_seq(chunk: Chunk, seq: u8) -> u64 {
     }
 }
 
-fn swap_owner(owner: Owner) -> Owner {
-    let slot = if owner.slot < 2 { 1 - owner.slot } else { owner.slot };
-    Owner { slot, ..owner }
-}
-
 fn rename_task(word: u64, rename: impl Fn(Owner) -> Owner) -> u64 {
     match Task::unpack(word).expect("the model writes only words of the protocol") {
         Task::Claimed { owner, attempts } => Task::Claimed { owner: rename(owner), attempts }.pack(),
@@ -330,7 +337,7 @@ fn attempts(word: u64) -> Option<u8> {
 }
 
 /// How many different values there are in `all` below `value`.
-fn rank(all: &[Option<u8>; 4], value: u8) -> u8 {
+fn rank(all: &[Option<u8>; 2 + MAX_WORKERS], value: u8) -> u8 {
     let below = |i: &usize| all[*i].is_some_and(|it| it < value) && !all[..*i].contains(&all[*i]);
     (0..all.len()).filter(below).count() as u8
 }

@@ -5,7 +5,7 @@
 //! and swaps it at any later one. Between them they do what two full passes do, in any order, overlapping, cut off anywhere and
 //! started again.
 
-use crate::state::{Bug, Pc, SLOTS, Scope, Stale, State, THE_DEAD, Worker};
+use crate::state::{Bug, Pc, Scope, Stale, State, THE_DEAD, Worker};
 use crate::steps::{Step, Steps};
 use shm_layout::words::{Chunk, Owner, Slot, SlotState, Task};
 
@@ -13,7 +13,7 @@ impl State {
     /// Adds everything that the leader can do.
     pub(crate) fn leader_steps(&self, scope: &Scope, out: &mut Steps) {
         self.change_phase(scope, out);
-        for slot in 0..SLOTS {
+        for slot in 0..scope.workers {
             self.look_after(scope, slot, out);
         }
         for task in 0..scope.tasks() {
@@ -29,7 +29,7 @@ impl State {
                 next.free(scope, chunk);
                 out.push((leader("reclaims chunk", chunk), next));
             }
-            if self.sealed >> chunk & 1 == 1 {
+            if self.is_sealed(scope, chunk) {
                 let mut next = *self;
                 next.free(scope, chunk);
                 next.sealed &= !(1 << chunk);
@@ -120,6 +120,21 @@ impl State {
         gone && reached >> chunk & 1 == 0
     }
 
+    /// True when the chunk is on the list, made before any of them is freed, of the last pass's chunks.
+    fn is_sealed(&self, scope: &Scope, chunk: usize) -> bool {
+        let retired = |unit: usize| match self.task(unit) {
+            Task::Done { head, .. } => self.chain(head).0 >> chunk & 1 == 1,
+            _ => false,
+        };
+        match scope.bug {
+            Bug::RetireByHead => {
+                let owned = matches!(self.chunk(chunk), Chunk::Owned { .. });
+                owned && (0..scope.live_units(self.phase).start).any(retired)
+            }
+            _ => self.sealed >> chunk & 1 == 1,
+        }
+    }
+
     /// Adds everything that the second recoverer can do.
     pub(crate) fn stale_steps(&self, scope: &Scope, out: &mut Steps) {
         match self.stale {
@@ -148,7 +163,7 @@ impl State {
             if self.is_garbage(scope, chunk, early) {
                 add("reads chunk", chunk, Stale::Chunk { index, word });
             }
-            if self.sealed >> chunk & 1 == 1 {
+            if self.is_sealed(scope, chunk) {
                 add("reads sealed chunk", chunk, Stale::Sealed { index, word });
             }
         }

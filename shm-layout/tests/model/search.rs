@@ -1,6 +1,6 @@
 //! The search, breadth first, and the judge: what no step may do, and what must hold when nothing can go on.
 
-use crate::state::{Data, NONE, SLOTS, Scope, State};
+use crate::state::{Data, NONE, Scope, State};
 use crate::steps::Steps;
 use shm_layout::words::{Chunk, SlotState, Task};
 use std::collections::HashSet;
@@ -48,7 +48,7 @@ impl State {
     /// All successors.
     pub(crate) fn steps(&self, scope: &Scope, out: &mut Steps) {
         out.clear();
-        for worker in 0..SLOTS {
+        for worker in 0..scope.workers {
             self.worker_steps(scope, worker, out);
         }
         self.leader_steps(scope, out);
@@ -78,7 +78,7 @@ impl State {
     /// What must hold when nothing can go on.
     fn judge_end(&self, scope: &Scope) -> Option<Violation> {
         let stopped = |slot: usize| matches!(self.slot(slot).state, SlotState::Done | SlotState::Dead);
-        if self.phase != scope.end() || !(0..SLOTS).all(stopped) {
+        if self.phase != scope.end() || !(0..scope.workers).all(stopped) {
             return Some(Violation::Stuck);
         }
         if !self.is_poisoned(scope)

@@ -7,8 +7,8 @@
 
 use shm_layout::words::{Chunk, Owner, Slot, SlotState, Task};
 
-/// Worker slots in the model.
-pub(crate) const SLOTS: usize = 2;
+/// Most workers that a scope can ask for.
+pub(crate) const MAX_WORKERS: usize = 3;
 /// Most task words that a scope can ask for.
 pub(crate) const MAX_TASKS: usize = 6;
 /// Most chunks that a scope can ask for.
@@ -49,11 +49,15 @@ pub(crate) enum Bug {
     AllocateThenNote,
     /// "No unit is free" is taken for "all units are done".
     HintIsDone,
+    /// After a pass, chunks are given back by what the units' words name, whoever owns them by now.
+    RetireByHead,
 }
 
 /// The size of a search: how much work there is and what may go wrong.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scope {
+    /// Workers at a time.
+    pub(crate) workers: usize,
     /// Chunks of each unit's result; its length is the number of units.
     pub(crate) units: &'static [u8],
     /// Stripes of a pass.
@@ -255,15 +259,15 @@ pub(crate) struct State {
     /// Chunk words.
     pub(crate) chunks: [u64; MAX_CHUNKS],
     /// Slot words.
-    pub(crate) slots: [u64; SLOTS],
+    pub(crate) slots: [u64; MAX_WORKERS],
     /// Contents of the chunks, as [`Data`].
     pub(crate) data: [u16; MAX_CHUNKS],
     /// The worker processes.
-    pub(crate) workers: [Worker; SLOTS],
+    pub(crate) workers: [Worker; MAX_WORKERS],
     /// The second recoverer.
     pub(crate) stale: Stale,
     /// Last generation of each slot whose death is confirmed.
-    pub(crate) confirmed: [u8; SLOTS],
+    pub(crate) confirmed: [u8; MAX_WORKERS],
     /// Phase word.
     pub(crate) phase: u8,
     /// Kills left.
@@ -290,15 +294,19 @@ impl State {
     pub(crate) fn new(scope: &Scope) -> Self {
         assert!(scope.tasks() <= MAX_TASKS && scope.chunks <= MAX_CHUNKS && scope.unit_words() <= 4);
         assert!(scope.units.iter().all(|len| usize::from(*len) <= MAX_CHAIN));
-        let slot = Slot { state: SlotState::Starting, generation: 1 };
+        assert!((1..=MAX_WORKERS).contains(&scope.workers));
+        let mut slots = [Slot { state: SlotState::Empty, generation: 0 }.pack(); MAX_WORKERS];
+        slots[..scope.workers].fill(Slot { state: SlotState::Starting, generation: 1 }.pack());
+        let mut workers = [Worker::default(); MAX_WORKERS];
+        workers[..scope.workers].fill(Worker { pc: Pc::Start, generation: 1, ..Worker::default() });
         Self {
             tasks: [Task::Free { attempts: 0 }.pack(); MAX_TASKS],
             chunks: [Chunk::Free { seq: 0 }.pack(); MAX_CHUNKS],
-            slots: [slot.pack(); SLOTS],
+            slots,
             data: [Data::Blank.pack(); MAX_CHUNKS],
-            workers: [Worker { pc: Pc::Start, generation: 1, ..Worker::default() }; SLOTS],
+            workers,
             stale: Stale::Idle,
-            confirmed: [0; SLOTS],
+            confirmed: [0; MAX_WORKERS],
             phase: 0,
             kills: scope.kills,
             suspicions: scope.suspicions,

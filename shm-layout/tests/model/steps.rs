@@ -1,6 +1,6 @@
 //! What a worker can do next, each step one access to a shared word or to a chunk, and what can be done to a worker.
 
-use crate::state::{Bug, Data, MAX_CHUNKS, NONE, Pc, SLOTS, Scope, Seen, State, Worker};
+use crate::state::{Bug, Data, MAX_CHUNKS, MAX_WORKERS, NONE, Pc, Scope, Seen, State, Worker};
 use shm_layout::words::{Chunk, Owner, Slot, SlotState, Task};
 
 /// A step: who, what, and on which unit, chunk or slot. For traces.
@@ -17,7 +17,7 @@ pub(crate) struct Step {
 /// Successors of a state.
 pub(crate) type Steps = Vec<(Step, State)>;
 
-const NAMES: [&str; SLOTS] = ["worker 0", "worker 1"];
+const NAMES: [&str; MAX_WORKERS] = ["worker 0", "worker 1", "worker 2"];
 
 impl State {
     /// Adds everything that worker `w` can do, and that can happen to it.
@@ -151,10 +151,19 @@ impl State {
         }
         let stop = self.phase == scope.end() || !self.is_running(w);
         if tried == [None; MAX_CHUNKS] && stop {
-            let mut next = *self;
-            next.workers[w] = next.workers[w].aborting();
-            out.push((step(w, "gives up, for the arena is full and it must stop", w), next));
+            self.give_back(w, out);
         }
+    }
+
+    fn give_back(&self, w: usize, out: &mut Steps) {
+        let me = self.workers[w];
+        let task = usize::from(me.task);
+        let mut next = *self;
+        if self.tasks[task] == (Task::Claimed { owner: self.owner(w), attempts: me.attempts }).pack() {
+            next.tasks[task] = Task::Free { attempts: me.attempts }.pack();
+        }
+        next.workers[w] = me.aborting();
+        out.push((step(w, "gives up for the full arena, and gives back", task), next));
     }
 
     fn is_remembered(&self, chunk: usize) -> bool {
