@@ -67,6 +67,12 @@ impl Bases {
         self.runs.clear();
     }
 
+    /// Empties the buffer and starts the counts of windows again.
+    pub fn restart(&mut self) {
+        self.clear();
+        self.counts = WindowCounts::default();
+    }
+
     /// The runs.
     pub fn runs(&self) -> &[Run] {
         &self.runs
