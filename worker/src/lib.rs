@@ -1,1 +1,23 @@
-//! (under construction)
+//! What a worker does, as a library: the worker binary runs it in a process of its own, the leader runs it when it works alone.
+//!
+//! * [`job`]: the description that the leader puts into the segment, and how it is encoded.
+//! * [`shared`]: all structures of a run's segment, created or attached together.
+//! * [`spool`]: how a unit's result is laid out in the arena.
+//! * [`scan`]: a unit of blocks becomes sections of super-k-mers, one a stripe.
+//! * [`drain`]: a stripe's sections become its published table.
+//! * [`engine`]: claims, commits, waits, leaves.
+//!
+//! A worker attaches and never creates (I1); it holds no lock while it works; whatever it has not committed is lost with it, and
+//! nothing that it has committed is (I3, I4).
+
+#![forbid(unsafe_code)]
+
+pub mod drain;
+pub mod engine;
+mod error;
+pub mod job;
+pub mod scan;
+pub mod shared;
+pub mod spool;
+
+pub use error::{EXIT_FENCED, EXIT_NO_ATTACH, EXIT_REPORTED, WorkError};
