@@ -1,8 +1,8 @@
 //! Runs the engine on files of real PostgreSQL servers and compares it with oracles that share no code with it.
 //!
-//! Promises: what a test starts (servers, engine processes, temporary directories) is gone when the test program ends, also when a test
-//! panics and also when the program is killed; two test programs may run at the same time; a failure prints the command, its exit, and
-//! the head of what it wrote.
+//! Promises: what a test starts (servers, engine processes, temporary directories) is gone when the test ends, also when it panics; a server
+//! and its directory go even when the test program is killed; two test programs may run at the same time; a failure prints the command, how
+//! it ended, and the head of what it wrote.
 //!
 //! Does not: build anything. The engine's binaries must be there ([`engine::bin`]), and PostgreSQL and KMC are installed by
 //! `tests/install.sh`.
