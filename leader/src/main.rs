@@ -78,8 +78,10 @@ fn import(args: &ImportArgs) -> Result<i32, Failure> {
             None => failure,
         }
     })?;
-    let skipped = if done.skipped > 0 { format!(", {} records skipped", done.skipped) } else { String::new() };
-    let toast = if done.toast_blocks > 0 { format!(" and {} of TOAST", done.toast_blocks) } else { String::new() };
+    let skipped =
+        if done.skipped > 0 { format!(", {} records skipped", done.skipped) } else { String::new() };
+    let toast =
+        if done.toast_blocks > 0 { format!(" and {} of TOAST", done.toast_blocks) } else { String::new() };
     let (rows, bases, blocks, seconds) = (done.rows, done.bases, done.heap_blocks, done.seconds);
     say("", &format!("{rows} rows, {bases} bases, {blocks} blocks{toast}{skipped}, {seconds:.2} s"));
     Ok(0)
