@@ -89,19 +89,23 @@ pub struct AnalysisArgs {
     pub relation: Option<PathBuf>,
 
     /// k, from 4 to 32
-    #[arg(short = 'k', long, value_name = "K", default_value_t = 16, help_heading = "What is counted")]
+    #[arg(short = 'k', long, value_name = "K", default_value_t = 16, allow_hyphen_values = true)]
+    #[arg(value_parser = |text: &str| number(text, 4, 32), help_heading = "What is counted")]
     pub kmer_size: u32,
     /// Bits that number the occurrences of a k-mer in a row, from 0 to 16
     ///
     /// With b bits, the n-th occurrence of a k-mer in a row counts as a key of its own, kmer * 2^b + n - 1, for n up to 2^b. 2 * k + b is at
     /// most 64.
-    #[arg(long, value_name = "BITS", default_value_t = 0, help_heading = "What is counted")]
+    #[arg(long, value_name = "BITS", default_value_t = 0, allow_hyphen_values = true)]
+    #[arg(value_parser = |text: &str| number(text, 0, 16), help_heading = "What is counted")]
     pub occur_bitlen: u32,
     /// Report k-mers that occur in more than this share of all rows, from 0 to 1
-    #[arg(long, value_name = "RATE", default_value_t = 0.5, help_heading = "What is counted")]
+    #[arg(long, value_name = "RATE", default_value_t = 0.5, allow_hyphen_values = true)]
+    #[arg(help_heading = "What is counted")]
     pub max_appearance_rate: f64,
     /// Report k-mers that occur in more than this many rows, if that is fewer; 0 is no such limit
-    #[arg(long, value_name = "ROWS", default_value_t = 0, help_heading = "What is counted")]
+    #[arg(long, value_name = "ROWS", default_value_t = 0, allow_hyphen_values = true)]
+    #[arg(help_heading = "What is counted")]
     pub max_appearance_nrow: u64,
     /// Report every k-mer
     #[arg(long, help_heading = "What is counted")]
@@ -116,10 +120,10 @@ pub struct AnalysisArgs {
     /// Its TOAST relation file [default: from RELATION.schema]
     #[arg(long, value_name = "FILE", help_heading = "The relation")]
     pub toast: Option<PathBuf>,
-    /// Do not verify page checksums
+    /// Do not verify page checksums [default: verified where pages bear them]
     #[arg(long, help_heading = "The relation")]
     pub no_checksums: bool,
-    /// Verify page checksums though the sidecar does not say that there are any
+    /// Every page must bear the right checksum
     #[arg(long, conflicts_with = "no_checksums", help_heading = "The relation")]
     pub checksums: bool,
     /// What to do with rows whose hint bits do not say whether they are committed
@@ -157,6 +161,12 @@ pub struct AnalysisArgs {
     /// Say nothing on standard error but errors
     #[arg(short, long, help_heading = "Output")]
     pub quiet: bool,
+}
+
+/// A number from `least` to `most`.
+fn number(text: &str, least: u32, most: u32) -> Result<u32, String> {
+    let found = text.parse().ok().filter(|n| (least..=most).contains(n));
+    found.ok_or_else(|| format!("expected a number from {least} to {most}"))
 }
 
 /// Bytes from a number with K, M, G or T behind it (powers of 1024).

@@ -36,6 +36,8 @@ pub struct Message {
     pub hint: Option<String>,
 }
 
+/// Exit code of a wrong command line.
+pub const EXIT_USAGE: i32 = 2;
 /// Exit code of a result with skipped damage.
 pub const EXIT_SKIPPED: i32 = 3;
 
@@ -87,7 +89,7 @@ impl Failure {
     pub fn exit_code(&self) -> i32 {
         match self {
             Self::Error(_) => 1,
-            Self::Usage(_) => 2,
+            Self::Usage(_) => EXIT_USAGE,
             Self::Lost(_) => 4,
             Self::Signal(signal) => 128 + *signal as i32,
         }

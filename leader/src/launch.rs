@@ -14,7 +14,7 @@ use shm_layout::process::pidfd_open;
 use shm_layout::words::Owner;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 /// Name of the worker's binary.
@@ -134,17 +134,27 @@ impl Launcher {
     }
 }
 
+/// Whether the system may start a process later: it has too many now, or too little memory or file descriptors.
+pub fn no_room(e: &std::io::Error) -> bool {
+    use nix::libc::{EAGAIN, EMFILE, ENFILE, ENOMEM};
+    matches!(e.raw_os_error(), Some(EAGAIN | EMFILE | ENFILE | ENOMEM))
+}
+
+/// The error about a worker binary that cannot be executed.
+pub fn cannot_execute(binary: &Path, e: &std::io::Error) -> Failure {
+    Failure::error(format!("could not execute worker {binary:?}: {e}"))
+        .hint("kmer-leader and kmer-worker belong into one directory")
+}
+
 /// Says before the start what is wrong with the worker's binary.
 ///
 /// # Errors
 /// When it is not there or not to be executed.
 pub fn find_binary() -> Result<PathBuf, Failure> {
-    let hint = "kmer-leader and kmer-worker belong into one directory";
     let own = std::env::current_exe()
         .map_err(|e| Failure::error(format!("could not find the own program: {e}")))?;
     let binary = own.with_file_name(WORKER_BINARY);
-    let failed =
-        |e: std::io::Error| Failure::error(format!("could not execute worker {binary:?}: {e}")).hint(hint);
+    let failed = |e: std::io::Error| cannot_execute(&binary, &e);
     let meta = std::fs::metadata(&binary).map_err(failed)?;
     if !meta.is_file() {
         return Err(failed(std::io::Error::from_raw_os_error(nix::libc::EACCES)));

@@ -11,7 +11,7 @@
 
 use crate::cli::OnWorkerDeath;
 use crate::failure::Failure;
-use crate::launch::{End, Launcher, Running, find_binary};
+use crate::launch::{End, Launcher, Running, cannot_execute, find_binary, no_room};
 use crate::plan::{Plan, WorkerRule};
 use crate::totals::{ScanTotals, conserve};
 use kmer_worker::drain::StripeSummary;
@@ -158,7 +158,7 @@ impl<'a> Leader<'a> {
 
     fn run(&mut self, plan: &Plan) -> Result<(ScanTotals, StripeSummary, u64, (f64, f64)), Failure> {
         let start = Instant::now();
-        self.launch_all();
+        self.launch_all()?;
         self.until_settled(Phase::Scan)?;
         let scan = ScanTotals::collect(self.shared)?;
         self.check_poison(&scan)?;
@@ -173,29 +173,31 @@ impl<'a> Leader<'a> {
     }
 
     /// Starts the workers that were asked for, or as many as the system allows.
-    fn launch_all(&mut self) {
+    fn launch_all(&mut self) -> Result<(), Failure> {
         for slot in 0..self.rule.workers {
-            if let Err(e) = self.launch(slot) {
+            if let Some(why) = self.launch(slot)? {
                 let (asked, got) = (self.rule.workers, self.running.len());
-                (self.say)(&format!("could start only {got} of {asked} workers: {e}"));
+                (self.say)(&format!("could start only {got} of {asked} workers: {why}"));
                 break;
             }
             self.launched += 1;
         }
+        Ok(())
     }
 
-    fn launch(&mut self, slot: u16) -> Result<(), String> {
-        let Some(launcher) = &self.launcher else { return Err("no workers were asked for".into()) };
-        let owner = self.shared.slots.start(slot).map_err(|e| e.to_string())?;
+    /// Starts a worker in `slot`. Gives the reason if the system has no room for another process now; what will never work is an error.
+    fn launch(&mut self, slot: u16) -> Result<Option<String>, Failure> {
+        let Some(launcher) = &self.launcher else { return Ok(Some("no workers were asked for".into())) };
+        let owner = self.shared.slots.start(slot)?;
         match launcher.launch(owner) {
             Ok(process) => {
-                let _ = self.shared.state.count_launch();
+                self.shared.state.count_launch()?;
                 self.running.push(Watched { process, progress: 0, since: Instant::now() });
-                Ok(())
+                Ok(None)
             }
             Err(e) => {
-                let _ = self.shared.slots.set_ended(owner, SlotState::Dead);
-                Err(e.to_string())
+                self.shared.slots.set_ended(owner, SlotState::Dead)?;
+                if no_room(&e) { Ok(Some(e.to_string())) } else { Err(cannot_execute(launcher.binary(), &e)) }
             }
         }
     }
@@ -300,8 +302,8 @@ impl<'a> Leader<'a> {
             OnWorkerDeath::Degrade => Ok(()),
             OnWorkerDeath::Respawn if self.respawns < self.rule.max_respawns => {
                 self.respawns += 1;
-                if let Err(e) = self.launch(owner.slot) {
-                    (self.say)(&format!("could not start a worker in place of worker {}: {e}", owner.slot));
+                if let Some(why) = self.launch(owner.slot)? {
+                    (self.say)(&format!("could not start a worker in place of worker {}: {why}", owner.slot));
                 }
                 Ok(())
             }

@@ -4,7 +4,7 @@
 
 use clap::Parser;
 use kmer_leader::cli::{AnalysisArgs, Cli, Command};
-use kmer_leader::failure::{EXIT_SKIPPED, Failure};
+use kmer_leader::failure::{EXIT_SKIPPED, EXIT_USAGE, Failure};
 use kmer_leader::import::{self, ImportArgs};
 use kmer_leader::lead::{Signals, describe_poison, lead};
 use kmer_leader::output::Output;
@@ -13,7 +13,7 @@ use std::io::Write;
 use std::time::Instant;
 
 fn main() {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|e| complain(&e));
     let ended = match &cli.command {
         Some(Command::Import(args)) => import(args),
         None => analyse(&cli.analysis),
@@ -37,6 +37,18 @@ fn main() {
 /// Says something on standard error. When that is closed there is nobody to tell.
 fn say(kind: &str, text: &str) {
     let _ = writeln!(std::io::stderr(), "kmer-leader: {kind}{text}");
+}
+
+/// Prints help, or says what is wrong with the command line.
+fn complain(e: &clap::Error) -> ! {
+    if !e.use_stderr() {
+        e.exit();
+    }
+    // In our own form, like every other error.
+    let text = e.render().to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text).trim_end();
+    say("error: ", text);
+    std::process::exit(EXIT_USAGE);
 }
 
 fn analyse(args: &AnalysisArgs) -> Result<i32, Failure> {

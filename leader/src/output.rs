@@ -1,4 +1,6 @@
 //! Where the result goes: a file that appears whole or not at all, or standard output.
+//!
+//! A name that stands for something else than a file (a device, a named pipe) is written to and stays what it is.
 
 use crate::failure::Failure;
 use nix::sys::signal::Signal;
@@ -11,6 +13,8 @@ use std::path::{Path, PathBuf};
 pub enum Output {
     /// Standard output.
     Stdout,
+    /// A device or a named pipe.
+    Special(File, PathBuf),
     /// A file beside the one that it will become.
     Aside(Aside),
 }
@@ -30,9 +34,18 @@ impl Output {
     /// When the file cannot be made.
     pub fn open(target: Option<&Path>) -> Result<Self, Failure> {
         let Some(target) = target else { return Ok(Self::Stdout) };
-        if target.is_dir() {
-            return Err(Failure::error(format!("could not create file {target:?}: it is a directory")));
+        if let Ok(meta) = std::fs::metadata(target) {
+            if meta.is_dir() {
+                return Err(Failure::error(format!("could not create file {target:?}: it is a directory")));
+            }
+            if !meta.is_file() {
+                let opened = OpenOptions::new().write(true).open(target);
+                let file = opened.map_err(|e| Failure::io("open", target, &e))?;
+                return Ok(Self::Special(file, target.into()));
+            }
         }
+        // Behind a symbolic link it is the file that is replaced, not the link.
+        let target = &target.canonicalize().unwrap_or_else(|_| target.into());
         let mut name = std::ffi::OsString::from(".");
         name.push(
             target
@@ -42,7 +55,7 @@ impl Output {
         name.push(format!(".{}.tmp", std::process::id()));
         let temporary = target.with_file_name(name);
         let made = OpenOptions::new().write(true).create_new(true).mode(0o666).open(&temporary);
-        let file = made.map_err(|e| Failure::io("create", &temporary, &e))?;
+        let file = made.map_err(|e| Failure::io("create", target, &e))?;
         Ok(Self::Aside(Aside { file, temporary, target: target.into(), done: false }))
     }
 
@@ -53,8 +66,12 @@ impl Output {
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         match self {
             Self::Stdout => std::io::stdout().write_all(bytes).map_err(|e| stdout_error(&e)),
+            Self::Special(file, path) => match file.write_all(bytes) {
+                Err(e) if e.kind() == ErrorKind::BrokenPipe => Err(Failure::Signal(Signal::SIGPIPE)),
+                other => other.map_err(|e| Failure::io("write", path, &e)),
+            },
             Self::Aside(aside) => {
-                aside.file.write_all(bytes).map_err(|e| Failure::io("write", &aside.temporary, &e))
+                aside.file.write_all(bytes).map_err(|e| Failure::io("write", &aside.target, &e))
             }
         }
     }
@@ -66,8 +83,9 @@ impl Output {
     pub fn finish(self) -> Result<(), Failure> {
         match self {
             Self::Stdout => std::io::stdout().flush().map_err(|e| stdout_error(&e)),
+            Self::Special(..) => Ok(()),
             Self::Aside(mut aside) => {
-                aside.file.sync_all().map_err(|e| Failure::io("sync", &aside.temporary, &e))?;
+                aside.file.sync_all().map_err(|e| Failure::io("sync", &aside.target, &e))?;
                 let renamed = std::fs::rename(&aside.temporary, &aside.target);
                 renamed.map_err(|e| Failure::io("rename to", &aside.target, &e))?;
                 aside.done = true;

@@ -94,7 +94,8 @@ pub fn plan(args: &AnalysisArgs) -> Result<Plan, Failure> {
         let found = &desc.attributes[column].type_name;
         Failure::error(format!("column {name:?}: expected type dna2, dna4 or bit varying, found {found}"))
     })?;
-    let verify = args.checksums || (!args.no_checksums && sidecar.as_ref().is_some_and(|s| s.checksums));
+    let verify = !args.no_checksums
+        && (args.checksums || sidecar.as_ref().is_some_and(|s| s.checksums) || relation.bears_checksums()?);
     let mut job = Job {
         relation: path.as_os_str().as_bytes().to_vec(),
         fingerprint: relation.fingerprint().digest,

@@ -16,10 +16,11 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::bytes::fnv1a64;
+use crate::buffer::PageBuffer;
+use crate::bytes::{fnv1a64, u16_at};
 use crate::error::{Error, ErrorKind, Result, changed_error, shrank_error};
-use crate::page::BLOCK_SIZE;
 use crate::page::sniff;
+use crate::page::{BLOCK_SIZE, PD_CHECKSUM};
 
 /// Blocks of a full segment file (1 GiB).
 pub const SEGMENT_BLOCKS: u32 = 131_072;
@@ -177,6 +178,24 @@ impl RelationFile {
             block = end as u32;
         }
         Ok(())
+    }
+
+    /// Whether the pages bear checksums: looks at up to 16 blocks from all over the relation. A server that makes checksums
+    /// writes none that is 0 (`checksum_impl.h`), one that does not writes 0 into every page.
+    ///
+    /// # Errors
+    /// As [`RelationFile::read_blocks`].
+    pub fn bears_checksums(&self) -> Result<bool> {
+        const LOOKS: u64 = 16;
+        let (total, mut page) = (u64::from(self.total_blocks), PageBuffer::new(1));
+        for look in 0..LOOKS.min(total) {
+            // Below total_blocks, which is a u32.
+            self.read_blocks((look * total / LOOKS.min(total)) as u32, page.blocks_mut(1))?;
+            if u16_at(page.blocks(1), PD_CHECKSUM).is_some_and(|sum| sum != 0) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     pub(crate) fn segment_files(&self) -> impl Iterator<Item = &File> {

@@ -323,8 +323,9 @@ impl Unpack {
         form.external = true;
         let Some(toast) = &self.toast else {
             let (value_id, toast_relid) = (pointer.value_id, pointer.toast_relid);
-            return Err(Error::new(ErrorKind::NoToast { value_id, toast_relid })
-                .with_hint(format!("give the file of the toast relation with oid {toast_relid}")));
+            return Err(Error::new(ErrorKind::NoToast { value_id, toast_relid }).with_hint(format!(
+                "give the file of the toast relation, oid {toast_relid}, with --toast FILE"
+            )));
         };
         let pages = self.pages.get_or_insert_with(|| PageBuffer::new(READ_AHEAD));
         toast.fetch(pointer, self.verify, pages, &mut self.stored)?;

@@ -197,7 +197,7 @@ impl Walker {
 
 #[cold]
 fn list_hint(error: Error) -> Error {
-    error.with_hint("if this is so for every tuple, the column list is not that of this table (dropped columns count too)")
+    error.with_hint("if this is so for every tuple, the column list (--schema) is not that of this table; dropped columns count too")
 }
 
 /// A zero byte is padding; anything else begins a value, and a 4-byte header only does so aligned.

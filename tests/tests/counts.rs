@@ -173,7 +173,7 @@ fn thresholds() {
         let expected = oracle::above(&case.expected(12, 0), threshold);
         let told = differences(&report.counts, &expected);
         assert!(told.is_none(), "{ended}threshold {threshold}: {}", told.unwrap_or_default());
-        assert_eq!(report.fact("highfreq_kmers_count"), expected.len().to_string(), "{ended}");
+        assert_eq!(report.fact("kmers_reported"), expected.len().to_string(), "{ended}");
         assert_eq!(report.fact("total_rows"), rows.to_string(), "{ended}");
     }
 }

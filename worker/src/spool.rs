@@ -92,7 +92,7 @@ summary! {
 pub fn digest(unit: usize, stripe: usize, section: &[u8]) -> u64 {
     const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
     let step = |state: u64, word: u64| (state ^ word).wrapping_mul(FACTOR).rotate_left(29);
-    let mut state = step(unit as u64 ^ 0x51ed_270b, stripe as u64);
+    let mut state = step(step(0x51ed_270b, unit as u64), stripe as u64);
     let (words, rest) = section.as_chunks::<8>();
     for word in words {
         state = step(state, u64::from_le_bytes(*word));

@@ -102,7 +102,12 @@ impl<'a> Page<'a> {
         if verify_checksum {
             let (expected, found) = (page_checksum(bytes, block), field(bytes, PD_CHECKSUM));
             if expected != found {
-                return Err(Error::new(ErrorKind::Checksum { expected, found }));
+                let hint = if found == 0 {
+                    "a page without a checksum; where servers make none, use --no-checksums"
+                } else {
+                    "the page is damaged, or checksums were turned off since it was written (--no-checksums)"
+                };
+                return Err(Error::new(ErrorKind::Checksum { expected, found }).with_hint(hint));
             }
         }
         check_header(bytes)?;
