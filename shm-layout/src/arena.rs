@@ -15,14 +15,19 @@
 //! Readers trust nothing: a chain is walked once into a private list, with bounds, fill and length checked on the way (I6).
 
 use crate::error::{Error, Result};
+use crate::inject::{self, Point};
+use crate::planted;
 use crate::segment::{ArenaPlace, Segment};
 use crate::sync::{AtomicU64, Ordering};
 use crate::toc::Area;
 use crate::words::{self, BadWord, Chunk, Owned, Owner};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 const WORDS: usize = 64;
 const NO_NEXT: u32 = u32::MAX;
+/// Head of a result that has no bytes: no chunk belongs to it.
+pub const NOTHING: u32 = NO_NEXT;
 
 /// This process's view of the arena.
 #[derive(Clone)]
@@ -129,6 +134,14 @@ impl Arena {
         Error::Word { name: self.segment.name().into(), source }
     }
 
+    /// What a chunk's word says.
+    ///
+    /// # Errors
+    /// [`Error::Word`] when it is damaged; [`Error::Damaged`] for a chunk that there is not.
+    pub fn look(&self, chunk: u32) -> Result<Chunk> {
+        Chunk::unpack(self.word(chunk)?.load(Ordering::Acquire)).map_err(|e| self.bad(e))
+    }
+
     fn offset(&self, chunk: u32) -> usize {
         self.place.offset + chunk as usize * self.place.chunk_bytes
     }
@@ -165,7 +178,10 @@ impl Arena {
 
     fn try_one(&self, chunk: u32, owner: Owner, chain: &mut OwnedChain) -> Result<()> {
         let owned = words::allocate(self.word(chunk)?, owner).map_err(|e| self.bad(e))?;
-        chain.chunks.extend(owned.map(|owned| (chunk, owned)));
+        if let Some(owned) = owned {
+            chain.chunks.push((chunk, owned));
+            inject::at(Point::ChunkTaken)?;
+        }
         Ok(())
     }
 
@@ -205,6 +221,7 @@ impl Arena {
             let link = self.link(*last)?;
             let used = link.load(Ordering::Relaxed) as u32;
             link.store(u64::from(more.head()) << 32 | u64::from(used), Ordering::Relaxed);
+            inject::at(Point::ChainLinked)?;
         }
         chain.chunks.extend(more.chunks);
         Ok(())
@@ -216,8 +233,10 @@ impl Arena {
         let pieces = bytes.chunks(self.place.chunk_bytes).chain(bytes.is_empty().then_some(empty));
         for (((chunk, _), next), piece) in chain.chunks.iter().zip(nexts).zip(pieces) {
             self.segment.map().store(self.offset(*chunk), piece)?;
+            inject::at(Point::ChunkWritten)?;
             // Relaxed: the commit's Release publishes it together with the bytes.
             self.link(*chunk)?.store(u64::from(next) << 32 | piece.len() as u64, Ordering::Relaxed);
+            inject::at(Point::ChunkLinked)?;
         }
         Ok(())
     }
@@ -228,6 +247,8 @@ impl Arena {
     /// None for a chain of this arena.
     pub fn free(&self, chain: OwnedChain) -> Result<()> {
         for (chunk, owned) in chain.chunks {
+            inject::at(Point::ChainFree)?;
+            self.segment.map().give_up(self.offset(chunk), self.place.chunk_bytes);
             words::release(self.word(chunk)?, owned);
         }
         Ok(())
@@ -239,6 +260,9 @@ impl Arena {
     /// [`Error::Damaged`] when a chunk is not allocated, a link leads out of the arena or in a circle, or a fill is impossible.
     pub fn open(&self, head: u32) -> Result<Chain> {
         let mut chain = Chain { chunks: Vec::new(), ends: Vec::new() };
+        if head == NOTHING {
+            return Ok(chain);
+        }
         let mut chunk = head;
         loop {
             if !matches!(Chunk::unpack(self.word(chunk)?.load(Ordering::Acquire)), Ok(Chunk::Owned { .. })) {
@@ -296,17 +320,36 @@ impl Arena {
     pub fn sweep(&self, dead: Owner, reachable: &[Chain]) -> Result<usize> {
         let mut kept: Vec<u32> = reachable.iter().flat_map(|c| c.chunks.iter().copied()).collect();
         kept.sort_unstable();
+        if planted::is("sweep-frees-published") {
+            kept.clear();
+        }
         let mut freed = 0;
         for chunk in 0..self.place.chunks as u32 {
             let word = self.word(chunk)?;
             if let Some(owned) = words::owned_by(word, dead).map_err(|e| self.bad(e))?
                 && kept.binary_search(&chunk).is_err()
-                && words::release(word, owned)
             {
-                freed += 1;
+                inject::at(Point::RecoverChunk)?;
+                self.segment.map().give_up(self.offset(chunk), self.place.chunk_bytes);
+                freed += usize::from(words::release(word, owned));
             }
         }
         Ok(freed)
+    }
+
+    /// Everybody who owns a chunk, once each, for a leader that takes over.
+    ///
+    /// # Errors
+    /// [`Error::Word`] when a word is damaged.
+    pub fn owners(&self) -> Result<BTreeSet<Owner>> {
+        let mut owners = BTreeSet::new();
+        for chunk in 0..self.place.chunks as u32 {
+            let state = Chunk::unpack(self.word(chunk)?.load(Ordering::Acquire)).map_err(|e| self.bad(e))?;
+            if let Chunk::Owned { owner, .. } = state {
+                owners.insert(owner);
+            }
+        }
+        Ok(owners)
     }
 
     /// Chunks that are allocated, for progress and for the leak audit.

@@ -102,6 +102,26 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A name that a user chose for a pinned segment cannot be one.
+    #[error(
+        "pinned segment {name:?}: expected a name of 1 to 200 letters, digits, '.', '_' and '-', found another"
+    )]
+    PinName {
+        /// What was chosen.
+        name: String,
+    },
+    /// There is a pinned segment of that name.
+    #[error("pinned segment \"{name}\": expected none of that name yet, found one")]
+    PinExists {
+        /// Its name below /dev/shm.
+        name: String,
+    },
+    /// A rule of `--inject` made a step fail.
+    #[error("injected error at {point}")]
+    Injected {
+        /// Name of the point.
+        point: &'static str,
+    },
     /// The worker was fenced: its result does not count.
     #[error("worker {slot} (generation {generation}) was fenced")]
     Fenced {

@@ -2,7 +2,10 @@
 //!
 //! | Postgres | here | job |
 //! |---|---|---|
-//! | `dsm_segment` | [`segment`] | create, attach to, pin, sweep a named segment |
+//! | `dsm_segment` | [`segment`] | create, attach to, destroy a named segment |
+//! | `dsm_pin_segment`, `dsm_registry` | [`pin`] | keep a segment under a name that a user chose |
+//! | `dsm_impl_op`, `dynamic_shared_memory_type` | [`place`] | where segments lie, how they are opened |
+//! | `dsm_cleanup_using_control_segment` | [`takeover`] | who uses a segment; sweep what nobody owns; take over after a death |
 //! | `shm_toc`, `shm_toc_estimator` | [`toc`] | find structures by key; add up what they need |
 //! | `LWLock` | [`lock`] | a robust mutex whose owner's death is a value |
 //! | `ParallelBlockTableScanDesc`, error propagation | [`state`] | next_block, phase, first error |
@@ -10,6 +13,7 @@
 //! | (none: there a crash restarts the server) | [`words`], [`tasks`] | facts as single words, and their compare-and-swaps |
 //! | `dsa_area` | [`arena`] | chunks with owners, chains of bytes |
 //! | `dshash_table` | [`hash`] | open-addressed stripes, built aside and published whole |
+//! | injection points (`INJECTION_POINT`) | [`inject`] | named points at which a process dies, stops, fails or waits |
 //!
 //! The crate knows nothing of DNA or of heap pages. Life cycle of every structure: `estimate` its bytes, `create_in` an area,
 //! `attach` in another process, and let go; the segment is created and destroyed by the leader alone.
@@ -39,7 +43,14 @@ mod error;
 #[cfg(not(loom))]
 pub mod hash;
 #[cfg(not(loom))]
+pub mod inject;
+#[cfg(not(loom))]
 pub mod lock;
+#[cfg(not(loom))]
+pub mod pin;
+#[cfg(not(loom))]
+pub mod place;
+pub mod planted;
 #[cfg(not(loom))]
 pub mod process;
 #[cfg(not(loom))]
@@ -50,6 +61,8 @@ pub mod segment;
 pub mod slots;
 #[cfg(not(loom))]
 pub mod state;
+#[cfg(not(loom))]
+pub mod takeover;
 #[cfg(not(loom))]
 pub mod tasks;
 #[cfg(not(loom))]

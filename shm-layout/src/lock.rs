@@ -19,6 +19,7 @@ use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::mem::{MaybeUninit, align_of, size_of};
 use std::ptr::NonNull;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What the traits of `raw_sync` return; its own alias is private.
 type TraitResult<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -98,6 +99,29 @@ impl RobustMutex {
         Self { mutex: at.cast(), data: UnsafeCell::new(data) }
     }
 
+    /// Makes the mutex anew, for a leader that takes over a segment after the death of all who used it.
+    ///
+    /// # Safety
+    /// No process and no thread uses the mutex.
+    pub(crate) unsafe fn renew(&self) -> Result<()> {
+        // SAFETY: the place was good for a mutex, and the caller promises that nobody uses it.
+        unsafe { Self::create_in(self.mutex.cast(), std::ptr::null_mut()) }.map(drop)
+    }
+
+    /// What the C library keeps in the word that says of which kind a mutex is; it comes behind lock, count, owner and users.
+    pub(crate) const KIND_OFFSET: usize = 16;
+
+    /// That word in a mutex as this module makes them: attaching compares, since the C library trusts it.
+    ///
+    /// # Errors
+    /// As [`RobustMutex::create_in`].
+    pub(crate) fn kind() -> Result<u32> {
+        let mut room = [0u64; MUTEX_BYTES / 8];
+        // SAFETY: `room` is aligned, large enough, used by nobody else, and outlives the mutex, which is dropped here.
+        unsafe { Self::create_in(NonNull::from(&mut room[..]).cast(), std::ptr::null_mut()) }?;
+        Ok(room[Self::KIND_OFFSET / 8] as u32)
+    }
+
     /// Takes the mutex, waiting as long as it takes. The death of its owner ends the wait.
     ///
     /// # Errors
@@ -116,6 +140,22 @@ impl RobustMutex {
         // SAFETY: the mutex was initialised and is mapped (see `create_in`, `attach`).
         let code = unsafe { libc::pthread_mutex_trylock(self.mutex.as_ptr()) };
         if code == libc::EBUSY { Ok(None) } else { self.acquired(code).map(Some) }
+    }
+
+    /// Takes the mutex within `limit`; `None` when somebody held it all the time: its owner may be stopped, which is no death.
+    ///
+    /// # Errors
+    /// As [`RobustMutex::acquire`].
+    pub fn acquire_within(&self, limit: Duration) -> Result<Option<Acquired<'_>>> {
+        if let Some(acquired) = self.try_acquire()? {
+            return Ok(Some(acquired));
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let end = now.saturating_add(limit);
+        let end = libc::timespec { tv_sec: end.as_secs() as _, tv_nsec: end.subsec_nanos() as _ };
+        // SAFETY: the mutex was initialised and is mapped (see `create_in`, `attach`); `end` lives through the call.
+        let code = unsafe { libc::pthread_mutex_timedlock(self.mutex.as_ptr(), &raw const end) };
+        if code == libc::ETIMEDOUT { Ok(None) } else { self.acquired(code).map(Some) }
     }
 
     fn acquired(&self, code: i32) -> Result<Acquired<'_>> {
@@ -233,6 +273,21 @@ mod tests {
         });
         drop(guard);
         assert!(matches!(lock.try_acquire(), Ok(Some(Acquired::Clean(_)))));
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "Miri has no pthread_mutex_timedlock")]
+    fn a_wait_for_a_held_mutex_ends() {
+        let (_room, lock) = on_heap();
+        let lock = &lock;
+        let guard = lock.acquire().expect("free");
+        std::thread::scope(|s| {
+            let limit = Duration::from_millis(20);
+            let late = s.spawn(move || lock.acquire_within(limit).expect("usable").is_none()).join();
+            assert!(late.expect("no panic"));
+        });
+        drop(guard);
+        assert!(matches!(lock.acquire_within(Duration::ZERO), Ok(Some(Acquired::Clean(_)))));
     }
 
     #[test]

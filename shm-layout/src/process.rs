@@ -4,9 +4,10 @@
 //! proc(5)), and while a child is watched its pidfd stands for it. Waiting is on a futex with a time limit (I10), never on a condition
 //! variable in the segment: glibc's loses a wake-up when a waiter is killed.
 
-use crate::sync::AtomicU32;
+use crate::sync::{AtomicU32, Ordering};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use std::ffi::CString;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -64,6 +65,17 @@ pub fn pidfd_open(pid: u32) -> std::io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
+/// Sends a signal to the very process that the pidfd stands for.
+///
+/// # Errors
+/// What pidfd_send_signal(2) says.
+pub fn pidfd_send(pidfd: &OwnedFd, signal: Signal) -> std::io::Result<()> {
+    let (fd, none) = (pidfd.as_raw_fd(), std::ptr::null::<libc::siginfo_t>());
+    // SAFETY: the system call takes a live descriptor, a signal number, no information and no flags.
+    let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal as libc::c_int, none, 0u32) };
+    if sent == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
 /// Sleeps while `*word == seen`, at most for `limit`. Returns early for any reason: the caller looks again.
 pub fn futex_wait(word: &AtomicU32, seen: u32, limit: Duration) {
     let time = libc::timespec { tv_sec: limit.as_secs() as _, tv_nsec: limit.subsec_nanos() as _ };
@@ -79,21 +91,30 @@ pub fn futex_wake_all(word: &AtomicU32) {
 
 /// Path that the death-signal handler removes; set once.
 static REMOVE_AT_DEATH: OnceLock<CString> = OnceLock::new();
+/// Process id of the parent whose death is waited for. Relaxed: set before the handler is.
+static PARENT: AtomicU32 = AtomicU32::new(0);
 
-extern "C" fn leader_died(_: libc::c_int) {
+/// Anybody may send the signal; the kernel sends it when the parent is another one already.
+extern "C" fn parent_may_have_died(_: libc::c_int) {
+    if std::os::unix::process::parent_id() != PARENT.load(Ordering::Relaxed) {
+        leave_after_leader();
+    }
+}
+
+/// Does what the death signal's handler does: for a worker that notices by the end of its pipe that nobody leads it any more.
+pub fn leave_after_leader() -> ! {
     if let Some(path) = REMOVE_AT_DEATH.get() {
         // SAFETY: unlink(2) is async-signal-safe and `path` is a NUL-terminated string that is never freed.
         unsafe { libc::unlink(path.as_ptr()) };
     }
-    // SAFETY: _exit(2) is async-signal-safe; the process holds nothing that its death does not free.
-    unsafe { libc::_exit(crate::process::EXIT_LEADER_DIED) }
+    exit_at_once(EXIT_LEADER_DIED)
 }
 
 /// Exit code of a worker whose leader died.
 pub const EXIT_LEADER_DIED: i32 = 9;
 
-/// Arms the death of the parent: when the thread that forked us ends, the kernel sends SIGUSR1, and its handler removes the name of
-/// the segment and exits. Returns false when the parent is gone already (it died before the signal was armed).
+/// Arms the death of the parent: when the thread that forked us ends, the kernel sends SIGCONT, which reaches a process that is stopped or about
+/// to be, and its handler removes the name of the segment and exits. Returns false when the parent is gone already (it died before the signal was armed).
 ///
 /// `remove` is the path of the segment's name, or `None` when the segment is to stay.
 ///
@@ -103,21 +124,50 @@ pub fn die_with_parent(parent: u32, remove: Option<&str>) -> std::io::Result<boo
     if let Some(path) = remove.and_then(|path| CString::new(path).ok()) {
         let _ = REMOVE_AT_DEATH.set(path);
     }
-    handle(libc::SIGUSR1, leader_died)?;
-    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGUSR1)?;
+    PARENT.store(parent, Ordering::Relaxed);
+    // A stopped worker whose leader died gets SIGHUP from the kernel besides, being an orphaned process group of its own.
+    for signal in [Signal::SIGCONT, Signal::SIGHUP] {
+        handle(signal, parent_may_have_died)?;
+        unblock(signal)?;
+    }
+    nix::sys::prctl::set_pdeathsig(Signal::SIGCONT)?;
     Ok(std::os::unix::process::parent_id() == parent)
 }
 
-/// Does what the death signal's handler does: for a worker that notices by the end of its pipe that nobody leads it any more.
-pub fn leave_after_leader() -> ! {
-    leader_died(0);
-    unreachable!("_exit does not return")
+/// Exit code of a worker that touched memory which has nothing behind it: its relation's mapping, mostly, of a file that was truncated.
+pub const EXIT_BUS_ERROR: i32 = 10;
+
+extern "C" fn bus_error(_: libc::c_int) {
+    exit_at_once(EXIT_BUS_ERROR)
 }
 
-fn handle(signal: libc::c_int, handler: extern "C" fn(libc::c_int)) -> std::io::Result<()> {
-    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+/// Makes a bus error end this process with [`EXIT_BUS_ERROR`], so that its leader can say what it was reading.
+///
+/// # Errors
+/// None in practice.
+pub fn exit_on_bus_error() -> std::io::Result<()> {
+    handle(Signal::SIGBUS, bus_error)
+}
+
+/// Ignores SIGXFSZ, which would kill a process that writes past RLIMIT_FSIZE: the write fails with EFBIG instead.
+///
+/// # Errors
+/// None in practice.
+pub fn ignore_file_size_signal() -> std::io::Result<()> {
+    let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    // SAFETY: ignoring a signal runs no code of ours.
+    unsafe { sigaction(Signal::SIGXFSZ, &ignore) }?;
+    Ok(())
+}
+
+fn unblock(signal: Signal) -> std::io::Result<()> {
+    let mut set = SigSet::empty();
+    set.add(signal);
+    Ok(set.thread_unblock()?)
+}
+
+fn handle(signal: Signal, handler: extern "C" fn(libc::c_int)) -> std::io::Result<()> {
     let action = SigAction::new(SigHandler::Handler(handler), SaFlags::SA_RESTART, SigSet::empty());
-    let signal = Signal::try_from(signal)?;
     // SAFETY: the handlers of this module call only async-signal-safe functions.
     unsafe { sigaction(signal, &action) }?;
     Ok(())
@@ -128,23 +178,38 @@ fn handle(signal: libc::c_int, handler: extern "C" fn(libc::c_int)) -> std::io::
 /// # Errors
 /// None in practice.
 pub fn default_sigchld() -> std::io::Result<()> {
-    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
     // SAFETY: the default action runs no code of ours.
     unsafe { sigaction(Signal::SIGCHLD, &default) }?;
     Ok(())
 }
 
+/// Takes a file descriptor that this process was started with for its own.
+pub fn inherited(number: i32) -> std::fs::File {
+    use std::os::fd::FromRawFd;
+    // SAFETY: whoever started this process opened it for this process and said its number; it is taken once.
+    unsafe { std::fs::File::from_raw_fd(number) }
+}
+
+/// Sends this process a signal; for `inject`.
+pub(crate) fn send_to_self(signal: libc::c_int) {
+    // SAFETY: kill(2) and getpid(2) take and return integers.
+    unsafe { libc::kill(std::process::id() as libc::pid_t, signal) };
+}
+
+/// Ends this process without destructors and without flushing anything.
+pub fn exit_at_once(code: i32) -> ! {
+    // SAFETY: _exit(2) does not return and touches no memory of ours.
+    unsafe { libc::_exit(code) }
+}
+
 /// Ends this process by `signal` with its default action, so that whoever waits for it sees the truth.
-pub fn die_by(signal: nix::sys::signal::Signal) -> ! {
-    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, raise, sigaction};
+pub fn die_by(signal: Signal) -> ! {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
     // SAFETY: the default action runs no code of ours.
     let _ = unsafe { sigaction(signal, &default) };
-    let mut set = SigSet::empty();
-    set.add(signal);
-    let _ = set.thread_unblock();
-    let _ = raise(signal);
+    let _ = unblock(signal);
+    let _ = nix::sys::signal::raise(signal);
     std::process::exit(128 + signal as i32)
 }
 

@@ -5,18 +5,26 @@
 //! which was reserved with `posix_fallocate` before (I8). Bytes of the arena are *written* with `pwrite`: the kernel then neither
 //! clears pages that are overwritten at once nor takes a fault for each, and a full file system is ENOSPC and not SIGBUS.
 //!
+//! What is mapped to be read only is copied with `pread`, so that a segment that becomes shorter under it is an error, and looking at memory that was never
+//! written does not take any.
+//!
 //! A private mapping of heap memory stands in for a segment where shared memory cannot be had (Miri) or is not needed (tests).
 
 use crate::error::{Error, Result};
-use crate::sync::{AtomicU32, AtomicU64};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use memmap2::MmapRaw;
 use shared_memory::Shmem;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 
 enum Backing {
-    Shared { shmem: Shmem, file: File },
-    Heap { _words: Box<[u64]> },
+    /// The first field unmaps when it is dropped.
+    Shared { _shmem: Shmem, file: File },
+    /// A file in a directory, or whatever is mapped to be read only.
+    Mapped { _map: MmapRaw, file: File, writable: bool },
+    /// Memory from a box that was given up, so that no owner of it stands beside the pointers into it.
+    Heap { words: NonNull<[u64]> },
 }
 
 /// A mapped segment: `len` bytes that other processes may change at any time.
@@ -32,6 +40,15 @@ unsafe impl Send for Mapping {}
 // SAFETY: as above; no method hands out a plain reference into the mapping.
 unsafe impl Sync for Mapping {}
 
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        if let Backing::Heap { words } = &self.backing {
+            // SAFETY: `heap` leaked this very box; references into it borrow the mapping, which ends here.
+            drop(unsafe { Box::from_raw(words.as_ptr()) });
+        }
+    }
+}
+
 impl Mapping {
     /// Takes over a mapping made by `shared_memory`, and a file that is open on the same object.
     pub(crate) fn shared(name: String, shmem: Shmem, file: File) -> Result<Self> {
@@ -39,18 +56,23 @@ impl Mapping {
         let Some(base) = NonNull::new(shmem.as_ptr()) else {
             return Err(Error::OutOfBounds { name, offset: 0, len: 0, limit: 0 });
         };
-        Ok(Self { name, base, len, backing: Backing::Shared { shmem, file } })
+        Ok(Self { name, base, len, backing: Backing::Shared { _shmem: shmem, file } })
+    }
+
+    /// Takes over a mapping made by `memmap2`, and the file behind it.
+    pub(crate) fn mapped(name: String, map: MmapRaw, file: File, writable: bool) -> Self {
+        let (len, base) = (map.len(), NonNull::new(map.as_mut_ptr()).unwrap_or(NonNull::dangling()));
+        Self { name, base, len, backing: Backing::Mapped { _map: map, file, writable } }
     }
 
     /// Private memory of at least `len` bytes, zeroed.
     pub(crate) fn heap(len: usize) -> Self {
-        let mut words = vec![0u64; len.div_ceil(8)].into_boxed_slice();
-        let base = NonNull::from(&mut words[..]).cast();
+        let words = NonNull::from(Box::leak(vec![0u64; len.div_ceil(8)].into_boxed_slice()));
         Self {
             name: "(private)".into(),
-            base,
+            base: words.cast(),
             len: words.len() * 8,
-            backing: Backing::Heap { _words: words },
+            backing: Backing::Heap { words },
         }
     }
 
@@ -72,15 +94,8 @@ impl Mapping {
     /// The file behind a shared mapping.
     pub(crate) fn file(&self) -> Option<&File> {
         match &self.backing {
-            Backing::Shared { file, .. } => Some(file),
+            Backing::Shared { file, .. } | Backing::Mapped { file, .. } => Some(file),
             Backing::Heap { .. } => None,
-        }
-    }
-
-    /// Says whether dropping the mapping removes the name.
-    pub(crate) fn set_owner(&mut self, owner: bool) {
-        if let Backing::Shared { shmem, .. } = &mut self.backing {
-            shmem.set_owner(owner);
         }
     }
 
@@ -109,6 +124,18 @@ impl Mapping {
         Ok(unsafe { AtomicU64::from_ptr(at.cast().as_ptr()) })
     }
 
+    /// Copies the eight 64-bit words at `offset`, each loaded by itself.
+    ///
+    /// # Errors
+    /// As [`Mapping::word`].
+    #[inline]
+    pub fn line(&self, offset: usize) -> Result<[u64; 8]> {
+        let at = self.check(offset, 64, 8)?;
+        // SAFETY: I6: inside the mapping and aligned; the mapping lives as long as the reference; every access to it is atomic.
+        let words = unsafe { at.cast::<[AtomicU64; 8]>().as_ref() };
+        Ok(words.each_ref().map(|word| word.load(Ordering::Relaxed)))
+    }
+
     /// The 32-bit word at `offset`.
     ///
     /// # Errors
@@ -125,6 +152,9 @@ impl Mapping {
     /// [`Error::OutOfBounds`].
     pub fn read(&self, offset: usize, into: &mut [u8]) -> Result<()> {
         let from = self.check(offset, into.len(), 1)?;
+        if let Backing::Mapped { file, writable: false, .. } = &self.backing {
+            return file.read_exact_at(into, offset as u64).map_err(|source| self.unread(source));
+        }
         // SAFETY: I6: the source lies in the mapping; the destination is a private slice. I4: the bytes do not change once reached.
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), into.as_mut_ptr(), into.len()) };
         Ok(())
@@ -136,6 +166,11 @@ impl Mapping {
     /// [`Error::OutOfBounds`].
     pub fn read_to_vec(&self, offset: usize, len: usize, into: &mut Vec<u8>) -> Result<()> {
         let from = self.check(offset, len, 1)?;
+        if let Backing::Mapped { file, writable: false, .. } = &self.backing {
+            let old = into.len();
+            into.resize(old + len, 0);
+            return file.read_exact_at(&mut into[old..], offset as u64).map_err(|source| self.unread(source));
+        }
         into.reserve(len);
         let room = into.spare_capacity_mut().as_mut_ptr().cast::<u8>();
         // SAFETY: I6: the source lies in the mapping; `room` has at least `len` bytes of spare capacity.
@@ -151,6 +186,10 @@ impl Mapping {
     /// [`Error::OutOfBounds`].
     pub fn write(&self, offset: usize, bytes: &[u8]) -> Result<()> {
         let to = self.check(offset, bytes.len(), 1)?;
+        if let Backing::Mapped { writable: false, .. } = self.backing {
+            let source = std::io::ErrorKind::PermissionDenied.into();
+            return Err(Error::Os { action: "write to", name: self.name.clone(), source });
+        }
         // SAFETY: I6: the destination lies in the mapping; I2: it belongs to the caller; the source is a private slice.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to.as_ptr(), bytes.len()) };
         Ok(())
@@ -161,7 +200,7 @@ impl Mapping {
     /// # Errors
     /// [`Error::OutOfBounds`]; [`Error::NoRoom`] when the file system is full; [`Error::Os`].
     pub fn store(&self, offset: usize, bytes: &[u8]) -> Result<()> {
-        let Backing::Shared { file, .. } = &self.backing else { return self.write(offset, bytes) };
+        let Some(file) = self.file() else { return self.write(offset, bytes) };
         self.check(offset, bytes.len(), 1)?;
         match file.write_all_at(bytes, offset as u64) {
             Ok(()) => Ok(()),
@@ -172,12 +211,23 @@ impl Mapping {
         }
     }
 
+    /// Gives the memory behind `len` bytes at `offset` back to the system, for chunks that nobody reads any more: they are zeros then. It is
+    /// no error if that cannot be done.
+    pub(crate) fn give_up(&self, offset: usize, len: usize) {
+        use nix::fcntl::{FallocateFlags, fallocate};
+        let Some(file) = self.file() else { return };
+        if self.check(offset, len, 1).is_ok() {
+            let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+            let _ = fallocate(file, flags, offset as i64, len as i64);
+        }
+    }
+
     /// Reserves `len` bytes from `offset` on, so that touching them cannot fail.
     ///
     /// # Errors
     /// [`Error::NoRoom`] when the file system is full; [`Error::Os`].
     pub(crate) fn reserve(&self, offset: usize, len: usize) -> Result<()> {
-        let Backing::Shared { file, .. } = &self.backing else { return Ok(()) };
+        let Some(file) = self.file() else { return Ok(()) };
         loop {
             match nix::fcntl::posix_fallocate(file, offset as i64, len as i64) {
                 Ok(()) => return Ok(()),
@@ -188,6 +238,10 @@ impl Mapping {
                 }
             }
         }
+    }
+
+    fn unread(&self, source: std::io::Error) -> Error {
+        Error::Os { action: "read", name: self.name.clone(), source }
     }
 
     fn no_room(&self, wanted: u64) -> Error {

@@ -12,29 +12,29 @@
 //! 56      8      chunks of the arena                     creator
 //! 64      8      process id of the creator               creator; who takes the run over
 //! 72      8      start time of that process              as above
-//! 80      8      flags: 1 pinned, 2 resumable            creator
+//! 80      8      flags: 1 pinned (see `pin`), 2 resumable leader
 //! 88      8      digest of the machine's boot            creator
 //! 4096    ...    table of contents and what it leads to  (reserved before it is touched: I8)
 //! arena   ...    chunks                                  (stored with pwrite, read through the mapping)
 //! ```
 //!
-//! Promises: the name is 128 random bits below a fixed prefix, made with O_EXCL and mode 0600 whatever the umask; the segment becomes
-//! readable last, by its magic; attaching checks owner, mode, size, magic, version and build, then every offset. Only the leader creates and
-//! destroys (I1). Dropping the creator's handle removes the name unless it was pinned; a SIGKILL of the creator leaves it, and
-//! [`sweep`] finds and removes it once its owner is proved dead by process id *and* start time (I9).
+//! Promises: a name that nobody can guess, and mode 0600 ([`crate::place`]); the segment becomes readable last, by its magic; attaching checks owner, mode, size, magic, version and build, then every offset. Only the leader creates and
+//! destroys (I1). Dropping the leader's handle removes the name unless it was pinned or kept; a SIGKILL of the leader leaves it, and
+//! [`crate::takeover`] tells whether anybody uses it still: the leader and every worker hold locks on it as long as they live.
 //!
 //! Not promised: anything against a hostile process of the same user, which could trace us as well.
 
 use crate::error::{Error, Result};
+use crate::inject::{Point, at};
+use crate::place::{self, Made};
 use crate::raw::Mapping;
 use crate::sync::Ordering;
 use crate::toc::{Area, Toc};
-use nix::fcntl::OFlag;
-use nix::sys::stat::{Mode, fstat, umask};
-use shared_memory::{ShmemConf, ShmemError};
+use nix::sys::stat::fstat;
 use std::fs::File;
-use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// Names of segments begin with this, below /dev/shm.
 pub const NAME_PREFIX: &str = "kmer.";
@@ -43,22 +43,25 @@ pub const SHM_DIR: &str = "/dev/shm";
 /// Version of everything in a segment. Raised whenever a byte changes its meaning.
 pub const LAYOUT_VERSION: u64 = 1;
 
-const MAGIC: u64 = u64::from_le_bytes(*b"KMERSHM\x01");
+pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"KMERSHM\x01");
 const TOC_OFFSET: usize = 4096;
 const MIN_BYTES: u64 = 8192;
 
-const VERSION: usize = 8;
+pub(crate) const VERSION: usize = 8;
 const BUILD: usize = 16;
 const BYTES: usize = 24;
 const TOC_BYTES: usize = 32;
 const ARENA: usize = 40;
 const CHUNK_BYTES: usize = 48;
 const CHUNKS: usize = 56;
-const CREATOR_PID: usize = 64;
-const CREATOR_START: usize = 72;
-const FLAGS: usize = 80;
-const BOOT: usize = 88;
-const FLAG_PINNED: u64 = 1;
+pub(crate) const CREATOR_PID: usize = 64;
+pub(crate) const CREATOR_START: usize = 72;
+pub(crate) const FLAGS: usize = 80;
+pub(crate) const BOOT: usize = 88;
+/// The segment is to stay when the run is over.
+pub(crate) const FLAG_PINNED: u64 = 1;
+/// The segment is to stay when its leader dies.
+pub(crate) const FLAG_RESUMABLE: u64 = 2;
 
 /// How large a new segment is to be.
 #[derive(Clone, Copy, Debug)]
@@ -98,58 +101,40 @@ pub struct ArenaPlace {
 /// A mapped segment.
 pub struct Segment {
     map: Mapping,
+    /// Dropping this handle removes the name.
+    removes: AtomicBool,
 }
 
-fn os(action: &'static str, name: &str, source: impl Into<std::io::Error>) -> Error {
+impl Drop for Segment {
+    fn drop(&mut self) {
+        if self.removes.load(Ordering::Relaxed) {
+            let _ = Self::destroy(self.name());
+        }
+    }
+}
+
+pub(crate) fn os(action: &'static str, name: &str, source: impl Into<std::io::Error>) -> Error {
     Error::Os { action, name: name.into(), source: source.into() }
 }
 
-fn random_name() -> Result<String> {
-    let mut bits = [0u8; 16];
-    let read = File::open("/dev/urandom").and_then(|mut f| f.read_exact(&mut bits));
-    read.map_err(|e| os("draw a name for", "/dev/urandom", e))?;
-    Ok(format!("{NAME_PREFIX}{:032x}", u128::from_ne_bytes(bits)))
-}
-
-fn open_by_name(name: &str) -> Result<File> {
-    let fd = nix::sys::mman::shm_open(name, OFlag::O_RDWR | OFlag::O_NOFOLLOW, Mode::empty());
-    fd.map(File::from).map_err(|e| os("open", name, e))
-}
-
-fn shmem_error(action: &'static str, name: &str, e: ShmemError) -> Error {
-    let source = match e {
-        ShmemError::MapCreateFailed(code)
-        | ShmemError::MapOpenFailed(code)
-        | ShmemError::UnknownOsError(code) => std::io::Error::from_raw_os_error(code as i32),
-        other => std::io::Error::other(other.to_string()),
-    };
-    os(action, name, source)
-}
-
 impl Segment {
-    /// Creates a segment after `plan` with a new name. It is not readable for others before [`Segment::publish`].
+    /// Creates a segment after `plan` with a new name, in `dir` or else below /dev/shm. It is not readable for others before
+    /// [`Segment::publish`].
     ///
     /// # Errors
     /// [`Error::NoRoom`] when the control area does not fit; [`Error::Os`].
-    pub fn create(plan: &Plan) -> Result<Self> {
-        let (name, shmem) = loop {
-            let name = random_name()?;
-            // shared_memory asks for 0600; our umask must not take the owner's rights from that.
-            let old = umask(Mode::S_IRWXG | Mode::S_IRWXO);
-            let made = ShmemConf::new().os_id(&name).size(plan.total()).create();
-            umask(old);
-            match made {
-                Ok(shmem) => break (name, shmem),
-                Err(ShmemError::MappingIdExists) => continue,
-                Err(e) => return Err(shmem_error("create", &name, e)),
-            }
-        };
-        let file = open_by_name(&name)?;
-        let map = Mapping::shared(name, shmem, file)?;
+    pub fn create(dir: Option<&Path>, plan: &Plan) -> Result<Self> {
+        let Made { map, is_named } = place::create(dir, plan.total())?;
+        let segment = Self { map, removes: AtomicBool::new(true) };
+        segment.lock_as_leader()?;
         // The header first, so that a creator that dies from here on can be found out as dead.
-        map.reserve(0, TOC_OFFSET)?;
-        let segment = Self { map };
+        segment.map.reserve(0, TOC_OFFSET)?;
         segment.write_header(plan)?;
+        at(Point::CreateHeader)?;
+        if !is_named {
+            place::give_name(&segment.map)?;
+        }
+        at(Point::CreateNamed)?;
         segment.map.reserve(TOC_OFFSET, plan.arena() - TOC_OFFSET)?;
         segment.with_toc(plan)
     }
@@ -159,13 +144,12 @@ impl Segment {
     /// # Errors
     /// As [`Segment::create`].
     pub fn create_private(plan: &Plan) -> Result<Self> {
-        let segment = Self { map: Mapping::heap(plan.total()) };
+        let segment = Self { map: Mapping::heap(plan.total()), removes: AtomicBool::new(false) };
         segment.write_header(plan)?;
         segment.with_toc(plan)
     }
 
     fn write_header(&self, plan: &Plan) -> Result<()> {
-        let me = crate::process::Identity::current();
         for (at, value) in [
             (VERSION, LAYOUT_VERSION),
             (BUILD, plan.build),
@@ -174,9 +158,19 @@ impl Segment {
             (ARENA, plan.arena() as u64),
             (CHUNK_BYTES, plan.chunk_bytes as u64),
             (CHUNKS, plan.chunks as u64),
+            (FLAGS, 0),
+        ] {
+            self.map.word(at)?.store(value, Ordering::Relaxed);
+        }
+        self.write_identity()
+    }
+
+    /// Says in the header that this process leads.
+    pub(crate) fn write_identity(&self) -> Result<()> {
+        let me = crate::process::Identity::current();
+        for (at, value) in [
             (CREATOR_PID, me.pid as u64),
             (CREATOR_START, me.start_time),
-            (FLAGS, 0),
             (BOOT, crate::process::boot_digest()),
         ] {
             self.map.word(at)?.store(value, Ordering::Relaxed);
@@ -198,8 +192,31 @@ impl Segment {
     /// # Errors
     /// None for a mapped segment.
     pub fn publish(&self) -> Result<()> {
+        at(Point::CreateFilled)?;
         self.map.word(0)?.store(MAGIC, Ordering::Release);
+        at(Point::CreatePublished)
+    }
+
+    /// Says that the segment is to outlive its leader's death, so that another can go on.
+    ///
+    /// # Errors
+    /// None for a mapped segment.
+    pub fn mark_resumable(&self) -> Result<()> {
+        self.map.word(FLAGS)?.fetch_or(FLAG_RESUMABLE, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// True when the segment is to outlive its leader's death.
+    ///
+    /// # Errors
+    /// None for a mapped segment.
+    pub fn is_resumable(&self) -> Result<bool> {
+        Ok(self.get(FLAGS)? & FLAG_RESUMABLE != 0)
+    }
+
+    /// Says whether dropping this handle removes the name: the leader's job.
+    pub fn set_removes(&self, removes: bool) {
+        self.removes.store(removes, Ordering::Relaxed);
     }
 
     /// Attaches to the segment `name`, made by the build `build`.
@@ -207,12 +224,37 @@ impl Segment {
     /// # Errors
     /// [`Error::Os`] when there is no such segment; [`Error::Damaged`] naming the first thing that is wrong with it.
     pub fn attach(name: &str, build: u64) -> Result<Arc<Self>> {
-        let file = open_by_name(name)?;
-        check_object(name, &file)?;
-        let shmem = ShmemConf::new().os_id(name).open().map_err(|e| shmem_error("attach to", name, e))?;
-        let segment = Self { map: Mapping::shared(name.into(), shmem, file)? };
+        let segment = Self { map: place::attach(name)?, removes: AtomicBool::new(false) };
         segment.check_header(Some(build))?;
         Ok(Arc::new(segment))
+    }
+
+    /// The same, for who only looks: the mapping cannot be written to, so words of it are loaded and never stored.
+    ///
+    /// # Errors
+    /// As [`Segment::attach`].
+    pub fn attach_to_read(name: &str, build: u64) -> Result<Arc<Self>> {
+        let segment = Self { map: place::attach_to_read(name)?, removes: AtomicBool::new(false) };
+        segment.check_header(Some(build))?;
+        Ok(Arc::new(segment))
+    }
+
+    /// Process id of the leader, as the header has it; for people.
+    ///
+    /// # Errors
+    /// None for a mapped segment.
+    pub fn leader(&self) -> Result<u32> {
+        Ok(self.get(CREATOR_PID)? as u32)
+    }
+
+    /// Bytes of memory, or of disk, that the segment takes now.
+    ///
+    /// # Errors
+    /// [`Error::Os`].
+    pub fn resident(&self) -> Result<u64> {
+        let Some(file) = self.map.file() else { return Ok(self.map.len() as u64) };
+        let stat = fstat(file).map_err(|e| os("look at", self.name(), e))?;
+        Ok(stat.st_blocks as u64 * 512)
     }
 
     fn get(&self, at: usize) -> Result<u64> {
@@ -267,12 +309,22 @@ impl Segment {
         self.toc().map(drop)
     }
 
+    /// What the header says that does not change any more, for a digest: version, build and sizes.
+    ///
+    /// # Errors
+    /// None for a mapped segment.
+    pub fn constants(&self) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.map.read_to_vec(VERSION, CREATOR_PID - VERSION, &mut bytes)?;
+        Ok(bytes)
+    }
+
     /// The bytes.
     pub fn map(&self) -> &Mapping {
         &self.map
     }
 
-    /// Name of the segment below [`SHM_DIR`].
+    /// Name of the segment below [`SHM_DIR`], or the path of its file: see [`crate::place`].
     pub fn name(&self) -> &str {
         self.map.name()
     }
@@ -297,13 +349,13 @@ impl Segment {
         })
     }
 
-    /// Keeps the segment when this handle goes: it outlives the run (Postgres: `dsm_pin_segment`).
+    /// Gives the memory of all chunks back to the system, for a leader that has taken out what it wanted. Nobody may read them any more.
     ///
     /// # Errors
     /// None for a mapped segment.
-    pub fn pin(&mut self) -> Result<()> {
-        self.map.word(FLAGS)?.fetch_or(FLAG_PINNED, Ordering::Relaxed);
-        self.map.set_owner(false);
+    pub fn give_up_arena(&self) -> Result<()> {
+        let ArenaPlace { offset, chunk_bytes, chunks } = self.arena_place()?;
+        self.map.give_up(offset, chunk_bytes * chunks);
         Ok(())
     }
 
@@ -312,15 +364,12 @@ impl Segment {
     /// # Errors
     /// [`Error::Os`], but not when there is no such name.
     pub fn destroy(name: &str) -> Result<()> {
-        match nix::sys::mman::shm_unlink(name) {
-            Ok(()) | Err(nix::Error::ENOENT) => Ok(()),
-            Err(e) => Err(os("remove", name, e)),
-        }
+        place::remove(name)
     }
 }
 
 /// Checks the object behind a name before a byte of it is read: a regular file of this user, mode 0600, large enough for a header.
-fn check_object(name: &str, file: &File) -> Result<u64> {
+pub(crate) fn check_object(name: &str, file: &File) -> Result<u64> {
     let stat = fstat(file).map_err(|e| os("look at", name, e))?;
     let damaged =
         |what, expected: String, found: String| Error::Damaged { name: name.into(), what, expected, found };
@@ -335,47 +384,4 @@ fn check_object(name: &str, file: &File) -> Result<u64> {
         return Err(damaged("size in bytes", format!("at least {MIN_BYTES}"), stat.st_size.to_string()));
     }
     Ok(stat.st_size as u64)
-}
-
-/// Removes segments of this user whose creator is dead and that were not meant to stay. Returns their names.
-///
-/// Proof of death: the machine was booted since, or no process has the creator's id, or the one that has it started at another time.
-/// An object without a header is a creation that was cut off, and is removed once it is a minute old; anything else is left alone.
-///
-/// # Errors
-/// [`Error::Os`] when the directory cannot be read. A single object that cannot be removed is passed over.
-pub fn sweep() -> Result<Vec<String>> {
-    let dir = std::fs::read_dir(SHM_DIR).map_err(|e| os("list", SHM_DIR, e))?;
-    let names = dir.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let mut removed = Vec::new();
-    for name in names.filter(|name| name.starts_with(NAME_PREFIX)) {
-        if is_orphan(&name).unwrap_or(false) && Segment::destroy(&name).is_ok() {
-            removed.push(name);
-        }
-    }
-    Ok(removed)
-}
-
-/// A creator writes its header microseconds after it made the object.
-const HEADLESS_AGE_SECONDS: i64 = 60;
-
-fn is_orphan(name: &str) -> Result<bool> {
-    use std::os::unix::fs::FileExt;
-    let file = open_by_name(name)?;
-    let stat = fstat(&file).map_err(|e| os("look at", name, e))?;
-    if stat.st_uid != nix::unistd::geteuid().as_raw() {
-        return Ok(false);
-    }
-    let mut head = [0u8; BOOT + 8];
-    let read = file.read_at(&mut head, 0).map_err(|e| os("read", name, e))?;
-    let field = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().expect("8 bytes"));
-    if read < head.len() || head.iter().all(|b| *b == 0) {
-        let now =
-            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        return Ok(now as i64 - stat.st_mtime > HEADLESS_AGE_SECONDS);
-    }
-    let ours = (field(0) == MAGIC || field(0) == 0) && field(VERSION) == LAYOUT_VERSION;
-    let owner = crate::process::Identity { pid: field(CREATOR_PID) as u32, start_time: field(CREATOR_START) };
-    let dead = field(BOOT) != crate::process::boot_digest() || !owner.is_alive();
-    Ok(ours && dead && field(FLAGS) == 0)
 }

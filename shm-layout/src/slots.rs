@@ -13,6 +13,7 @@
 //! 64      8      nanoseconds scanning   the worker
 //! 72      8      nanoseconds draining   the worker
 //! 80      8      what it is at          the worker: task number + 1 in the low half, 1 unit 2 stripe in the high half
+//! 88      8      block it is at, + 1    the worker, before each block
 //! 124     4      bytes of last words    the worker, Release, after the text
 //! 128     1024   last words             the worker
 //! ```
@@ -21,6 +22,7 @@
 //! reads them when it has seen the death. Figures are for the summary; no decision rests on them.
 
 use crate::error::{Error, Result};
+use crate::planted::RECOVERS;
 use crate::segment::Segment;
 use crate::state::{ERROR_BYTES, cut, printable};
 use crate::sync::{AtomicU64, Ordering};
@@ -56,6 +58,8 @@ pub enum Figure {
     DrainNanos = 72,
     /// What the worker is at.
     Current = 80,
+    /// The block that it is at, counted from 1; 0 before the first.
+    Block = 88,
 }
 
 /// This process's view of the slots.
@@ -133,6 +137,8 @@ impl Slots {
             return Err(Error::Damaged { name, what: "slot", expected, found });
         }
         self.segment.map().half(self.offset(slot)? + WORDS_LEN)?.store(0, Ordering::Relaxed);
+        self.set(slot, Figure::Block, 0)?;
+        self.set(slot, Figure::Current, 0)?;
         Ok(Owner { slot, generation })
     }
 
@@ -192,8 +198,23 @@ impl Slots {
     /// # Errors
     /// None for a slot that exists.
     pub fn add(&self, slot: u16, figure: Figure, value: u64) -> Result<()> {
-        self.figure(slot, figure)?.fetch_add(value, Ordering::Relaxed);
+        // By its progress a worker that hangs is found.
+        if RECOVERS || figure != Figure::Progress {
+            self.figure(slot, figure)?.fetch_add(value, Ordering::Relaxed);
+        }
         Ok(())
+    }
+
+    /// Notes that the slot's worker has come to `block`, which is progress.
+    ///
+    /// # Errors
+    /// None for a slot that exists.
+    pub fn at_block(&self, slot: u16, block: u64) -> Result<()> {
+        if !RECOVERS {
+            return Ok(());
+        }
+        self.set(slot, Figure::Block, block + 1)?;
+        self.add(slot, Figure::Progress, 1)
     }
 
     /// Leaves last words. Text first, then its length, Release: partner is [`Slots::last_words`].

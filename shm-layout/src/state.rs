@@ -14,24 +14,31 @@
 //! 112     8      workers asked for         leader, before publication
 //! 120     8      workers launched          leader
 //! 128     4      bytes of error_message    first failing worker, under the mutex
+//! 136     8      recoveries                leader, after each: whoever found no room may find some now
 //! 192     1024   error_message             as above
 //! ```
 //!
 //! The claim of a run of blocks mirrors Postgres's: under the mutex, in order, through `next_block`. What a killed claimer leaves is a
 //! unit word that names it and perhaps a `next_block` that still points to that unit; the next claimer finds the unit taken and goes on to
-//! the one behind it, so there is nothing to repair under the mutex (I5). Units that came back are found by their words.
+//! the one behind it, so there is nothing to repair under the mutex (I5). Units that came back are found by their words. The mutex only
+//! keeps claimers from trying the same words: one that does not get it in time (its owner may be stopped) claims by the words alone.
 
 use crate::error::{Error, Result};
+use crate::inject::{Point, at};
 use crate::lock::{Acquired, Guard, MUTEX_BYTES, RobustMutex};
+use crate::planted::RECOVERS;
 use crate::process::{futex_wait, futex_wake_all};
 use crate::segment::Segment;
 use crate::sync::{AtomicU32, Ordering};
+use crate::takeover::SoleUser;
 use crate::tasks::TaskWords;
 use crate::toc::Area;
 use crate::words::{Claim, Owner};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// How long a claimer waits for the mutex.
+const LOCK_LIMIT: Duration = Duration::from_millis(100);
 const NEXT_BLOCK: usize = 64;
 const TOTAL_BLOCKS: usize = 72;
 const UNIT_BLOCKS: usize = 80;
@@ -43,6 +50,7 @@ const ERROR_SLOT: usize = 108;
 const WORKERS_ASKED: usize = 112;
 const WORKERS_LAUNCHED: usize = 120;
 const ERROR_LEN: usize = 128;
+const RECOVERIES: usize = 136;
 const ERROR_TEXT: usize = 192;
 /// Longest error message in bytes; a longer one is cut at a character border.
 pub const ERROR_BYTES: usize = 1024;
@@ -122,6 +130,42 @@ impl SharedState {
             return Err(state.damaged("blocks of a unit", "at least 1", 0));
         }
         Ok(state)
+    }
+
+    /// What does not change any more in the state in `area`, for a digest.
+    ///
+    /// # Errors
+    /// [`Error::OutOfBounds`] when the area is too small.
+    pub fn constants(segment: &Segment, area: Area) -> Result<Vec<u8>> {
+        let (at, mut bytes) = (Self::checked(segment, area)?, Vec::new());
+        for field in [TOTAL_BLOCKS, UNIT_BLOCKS, WORKERS_ASKED] {
+            segment.map().read_to_vec(at + field, 8, &mut bytes)?;
+        }
+        Ok(bytes)
+    }
+
+    /// Checks that the mutex is one, before it is used: the C library trusts what lies there. Who takes over does without, and makes it anew: a
+    /// leader that was killed while it did that leaves half of one.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`].
+    pub fn check_mutex(&self) -> Result<()> {
+        let (kind, found) =
+            (RobustMutex::kind()?, self.half(RobustMutex::KIND_OFFSET)?.load(Ordering::Relaxed));
+        if kind == found {
+            Ok(())
+        } else {
+            Err(self.damaged("kind of the mutex", &kind.to_string(), found.into()))
+        }
+    }
+
+    /// Thread that holds the mutex, as the C library has it; for people. 0: nobody.
+    ///
+    /// # Errors
+    /// None for an attached state.
+    pub fn mutex_holder(&self) -> Result<u32> {
+        const THREAD: u32 = (1 << 30) - 1;
+        Ok(self.half(0)?.load(Ordering::Relaxed) & THREAD)
     }
 
     fn checked(segment: &Segment, area: Area) -> Result<usize> {
@@ -204,11 +248,39 @@ impl SharedState {
         Ok(())
     }
 
-    fn lock(&self) -> Result<Guard<'_>> {
-        Ok(match self.mutex.acquire()? {
+    /// The mutex, or `None` when its owner does not give it up.
+    fn lock(&self) -> Result<Option<Guard<'_>>> {
+        Ok(self.mutex.acquire_within(LOCK_LIMIT)?.map(|acquired| match acquired {
             // See the module's head: whatever the dead owner left is right as it is.
             Acquired::Clean(guard) | Acquired::OwnerDied(guard) => guard,
-        })
+        }))
+    }
+
+    /// Makes the mutex anew, for a leader that takes over after the death of all who used it: what it holds may be anything.
+    ///
+    /// # Errors
+    /// [`Error::Lock`].
+    pub fn renew_mutex(&self, _proof: &SoleUser) -> Result<()> {
+        // SAFETY: the proof says that no other process uses the segment, and this one is single-threaded while it takes over.
+        unsafe { self.mutex.renew() }
+    }
+
+    /// Recoveries so far.
+    ///
+    /// # Errors
+    /// None for an attached state.
+    pub fn recoveries(&self) -> Result<u64> {
+        self.get(RECOVERIES)
+    }
+
+    /// Notes that a dead worker's chunks are free, and wakes those who wait for a phase: a task may have come back. Leader only.
+    ///
+    /// # Errors
+    /// None for an attached state.
+    pub fn count_recovery(&self) -> Result<()> {
+        self.segment.map().word(self.at + RECOVERIES)?.fetch_add(1, Ordering::Relaxed);
+        futex_wake_all(self.half(PHASE)?);
+        Ok(())
     }
 
     /// Claims the next unit for `owner`: in order through `next_block`, then any that came back. `None` when all are taken or settled.
@@ -219,7 +291,11 @@ impl SharedState {
         if let Some(found) = self.claim_in_order(units, owner)? {
             return Ok(Some(found));
         }
-        units.claim_any(owner)
+        let found = units.claim_any(owner)?;
+        if found.is_some() {
+            at(Point::ClaimAgain)?;
+        }
+        Ok(found)
     }
 
     fn claim_in_order(&self, units: &TaskWords, owner: Owner) -> Result<Option<(usize, Claim)>> {
@@ -227,7 +303,13 @@ impl SharedState {
         if self.next_block()? >= total {
             return Ok(None);
         }
-        let _guard = self.lock()?;
+        let _guard = if RECOVERS {
+            let Some(guard) = self.lock()? else { return Ok(None) };
+            Some(guard)
+        } else {
+            None
+        };
+        at(Point::ClaimLocked)?;
         loop {
             let block = self.next_block()?;
             if block >= total {
@@ -235,9 +317,13 @@ impl SharedState {
             }
             let unit = (block / unit_blocks) as usize;
             let claim = units.claim(unit, owner)?;
+            if claim.is_some() {
+                at(Point::ClaimTaken)?;
+            }
             // Only now the hint: a death before this line leaves the unit named and the hint behind it.
             self.set(NEXT_BLOCK, ((unit as u64 + 1) * unit_blocks).min(total))?;
             if let Some(claim) = claim {
+                at(Point::ClaimMoved)?;
                 return Ok(Some((unit, claim)));
             }
         }
@@ -287,6 +373,19 @@ impl SharedState {
         Ok(())
     }
 
+    /// Undoes what an ended run left here, for a leader that takes over: the error, and the phase in which everybody leaves.
+    ///
+    /// # Errors
+    /// None for an attached state.
+    pub fn reopen(&self, _proof: &SoleUser) -> Result<()> {
+        self.half(ERROR_OCCURRED)?.store(0, Ordering::Release);
+        if self.phase()? == Phase::Aborted {
+            let phase = if self.all_processed()? { Phase::Drain } else { Phase::Scan };
+            self.half(PHASE)?.store(phase as u32, Ordering::Release);
+        }
+        Ok(())
+    }
+
     /// True when every unit is settled (Postgres's `all_processed`).
     ///
     /// # Errors
@@ -304,12 +403,14 @@ impl SharedState {
         Ok(())
     }
 
-    /// Records the run's first error; later ones are dropped (I7). Text first, then its length, then the flag.
+    /// Records the run's first error; later ones are dropped (I7). Text first, then its length, then the flag. When the mutex cannot be had
+    /// the text in the slot has to do: the leader reads it when the worker has ended.
     ///
     /// # Errors
     /// [`Error::Lock`].
     pub fn record_error(&self, slot: u16, message: &str) -> Result<()> {
-        let _guard = self.lock()?;
+        let Some(_guard) = self.lock()? else { return Ok(()) };
+        at(Point::ErrorLocked)?;
         let flag = self.half(ERROR_OCCURRED)?;
         if flag.load(Ordering::Relaxed) != 0 {
             return Ok(());
@@ -318,8 +419,9 @@ impl SharedState {
         self.segment.map().write(self.at + ERROR_TEXT, text.as_bytes())?;
         self.half(ERROR_LEN)?.store(text.len() as u32, Ordering::Relaxed);
         self.half(ERROR_SLOT)?.store(slot.into(), Ordering::Relaxed);
+        at(Point::ErrorText)?;
         flag.store(1, Ordering::Release);
-        Ok(())
+        at(Point::ErrorFlag)
     }
 
     /// True when a worker failed (Postgres's `worker_error_occurred`).

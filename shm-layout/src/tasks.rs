@@ -6,8 +6,10 @@
 use crate::error::{Error, Result};
 use crate::segment::Segment;
 use crate::sync::{AtomicU64, Ordering};
+use crate::takeover::SoleUser;
 use crate::toc::Area;
 use crate::words::{self, BadWord, Claim, Owner, Task};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// This process's view of an array of task words.
@@ -104,6 +106,19 @@ impl TaskWords {
         Ok(None)
     }
 
+    /// True when a task before `task` is free.
+    ///
+    /// # Errors
+    /// [`Error::Word`] when a word is damaged.
+    pub fn has_free_before(&self, task: usize) -> Result<bool> {
+        for earlier in 0..task.min(self.len) {
+            if matches!(self.look(earlier)?, Task::Free { .. }) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Publishes the result of a claimed task, whose chain of chunks starts at `head`.
     ///
     /// # Errors
@@ -111,6 +126,15 @@ impl TaskWords {
     pub fn commit(&self, task: usize, claim: Claim, owner: Owner, head: u32) -> Result<()> {
         let fenced = |_| Error::Fenced { slot: owner.slot, generation: owner.generation };
         words::commit(self.word(task)?, claim, head).map_err(fenced)
+    }
+
+    /// Makes a done task lead nowhere: what its chain held is used up. False when it led elsewhere already. Whoever calls it owns the chain's
+    /// chunks, and frees them after it (I5).
+    ///
+    /// # Errors
+    /// [`Error::Word`] when its word is damaged.
+    pub fn consume(&self, task: usize, head: u32) -> Result<bool> {
+        words::consume(self.word(task)?, head).map_err(|e| self.bad(e))
     }
 
     /// Gives a claim back unfinished.
@@ -133,6 +157,44 @@ impl TaskWords {
             changed.extend(now.map(|now| (task, now)));
         }
         Ok(changed)
+    }
+
+    /// Takes every task away from `dead` without counting an attempt: its leader died, and it with it.
+    ///
+    /// # Errors
+    /// [`Error::Word`] when a word is damaged.
+    pub fn take_back(&self, dead: Owner) -> Result<usize> {
+        (0..self.len).try_fold(0, |n, task| {
+            let changed = words::take_back(self.word(task)?, dead).map_err(|e| self.bad(e))?;
+            Ok(n + usize::from(changed))
+        })
+    }
+
+    /// Frees every task that was given up, for a leader that takes over and tries again.
+    ///
+    /// # Errors
+    /// [`Error::Word`] when a word is damaged.
+    pub fn pardon(&self, _proof: &SoleUser) -> Result<()> {
+        for task in 0..self.len {
+            if let Task::Poison { .. } = self.look(task)? {
+                self.word(task)?.store(Task::Free { attempts: 0 }.pack(), Ordering::Release);
+            }
+        }
+        Ok(())
+    }
+
+    /// Everybody who has a task, once each, for a leader that takes over.
+    ///
+    /// # Errors
+    /// [`Error::Word`] when a word is damaged.
+    pub fn owners(&self) -> Result<BTreeSet<Owner>> {
+        let mut owners = BTreeSet::new();
+        for task in 0..self.len {
+            if let Task::Claimed { owner, .. } = self.look(task)? {
+                owners.insert(owner);
+            }
+        }
+        Ok(owners)
     }
 
     /// True when every task is done or given up. This, not a counter, is what ends a phase.

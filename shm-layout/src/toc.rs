@@ -103,7 +103,8 @@ impl<'m> Toc<'m> {
             total.to_string(),
         )?;
         let (allocated, entries) = (toc.get(16)?, toc.get(24)?);
-        let used = entries.checked_mul(ENTRY as u64).and_then(|e| e.checked_add(HEADER as u64 + allocated));
+        let table = entries.checked_mul(ENTRY as u64).and_then(|e| e.checked_add(HEADER as u64));
+        let used = table.and_then(|table| table.checked_add(allocated));
         let fits = used.is_some_and(|used| used <= total);
         toc.expect(
             "use of the table of contents",
@@ -151,6 +152,17 @@ impl<'m> Toc<'m> {
         self.set(16, (allocated + len) as u64)?;
         self.set(24, entries as u64 + 1)?;
         Ok(Area { offset, len: bytes })
+    }
+
+    /// The bytes of the table that are in use, for a digest.
+    ///
+    /// # Errors
+    /// [`Error::OutOfBounds`] when it claims more entries than its area holds.
+    pub fn used(&self) -> Result<Vec<u8>> {
+        let entries = (self.get(24)? as usize).min(self.area.len / ENTRY);
+        let mut bytes = Vec::new();
+        self.map.read_to_vec(self.area.offset, HEADER + entries * ENTRY, &mut bytes)?;
+        Ok(bytes)
     }
 
     /// The chunk under `key`.
@@ -225,7 +237,11 @@ mod tests {
         toc.allocate(1, 100).expect("room");
         map.word(HEADER + 16).expect("in range").store(u64::MAX, Ordering::Relaxed);
         assert!(matches!(toc.lookup(1), Err(Error::OutOfBounds { .. })));
-        map.word(24).expect("in range").store(u64::MAX, Ordering::Relaxed);
-        assert!(matches!(Toc::attach(&map, area), Err(Error::Damaged { .. })));
+        for field in [16, 24] {
+            let word = map.word(field).expect("in range");
+            let old = word.swap(u64::MAX, Ordering::Relaxed);
+            assert!(matches!(Toc::attach(&map, area), Err(Error::Damaged { .. })), "offset {field}");
+            word.store(old, Ordering::Relaxed);
+        }
     }
 }

@@ -315,6 +315,18 @@ pub fn commit(word: &AtomicU64, claim: Claim, head: u32) -> Result<(), Fenced> {
     swap.map(drop).map_err(|_| Fenced)
 }
 
+/// Makes a done task whose chain begins at `head` lead to nothing; false when it does not lead there. Release: what was read of the chain
+/// happened before.
+///
+/// # Errors
+/// [`BadWord`].
+pub fn consume(word: &AtomicU64, head: u32) -> Result<bool, BadWord> {
+    let now = word.load(Ordering::Acquire);
+    let Task::Done { head: found, attempts } = Task::unpack(now)? else { return Ok(false) };
+    let used_up = Task::Done { head: u32::MAX, attempts }.pack();
+    Ok(found == head && word.compare_exchange(now, used_up, Ordering::AcqRel, Ordering::Relaxed).is_ok())
+}
+
 /// Gives a claim back unfinished, without counting an attempt: the owner stops in good order.
 pub fn give_back(word: &AtomicU64, claim: Claim) {
     let free = Task::Free { attempts: claim.attempts }.pack();
@@ -330,6 +342,21 @@ pub fn recover(word: &AtomicU64, dead: Owner, max_attempts: u8) -> Result<Option
     let Some(next) = Task::unpack(seen)?.after_death(dead, max_attempts) else { return Ok(None) };
     let swap = word.compare_exchange(seen, next.pack(), Ordering::AcqRel, Ordering::Relaxed);
     Ok(swap.ok().map(|_| next))
+}
+
+/// Takes a task away from an owner that is dead for a reason that has nothing to do with the task: no attempt is counted. Idempotent; says
+/// whether this call changed the word.
+///
+/// # Errors
+/// [`BadWord`] when the word is damaged.
+pub fn take_back(word: &AtomicU64, dead: Owner) -> Result<bool, BadWord> {
+    let seen = word.load(Ordering::Acquire);
+    let attempts = match Task::unpack(seen)? {
+        Task::Claimed { owner, attempts } if owner == dead => attempts,
+        _ => return Ok(false),
+    };
+    let free = Task::Free { attempts }.pack();
+    Ok(word.compare_exchange(seen, free, Ordering::AcqRel, Ordering::Relaxed).is_ok())
 }
 
 /// An allocated chunk: the exact word that a release must find.

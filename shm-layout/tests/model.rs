@@ -1,4 +1,4 @@
-//! Explicit-state model of the protocol's words (`docs/model.md`).
+//! Explicit-state model of the protocol's words (`docs/crash-safety.md`).
 //!
 //! Every interleaving of two workers, a leader and a second recoverer is visited, with workers killed and wrongly believed dead
 //! at any step. `KMER_MODEL=large` makes the exhaustive searches larger.

@@ -1,7 +1,8 @@
 //! Counts in how many groups each key occurs: the private table in which a stripe is built aside.
 //!
-//! Keys come in batches of pairs (key, group), a group's pairs one after the other. A slot remembers the group that touched it last, so a key
-//! that comes again in the same group is counted once. Group numbers are the caller's, from 1, never the same for two groups.
+//! Keys come in batches with their groups, a group's keys one after the other. A slot remembers the group that touched it last, so a key
+//! that comes again in the same group is counted once. Group numbers are the caller's, from 1, never the same for two groups. A group has a
+//! weight: it may stand for many groups of exactly the same keys.
 //!
 //! Linear probing over a power of two of slots, at most [`MAX_LOAD`] full, home = high bits of key times a random odd multiplier. The slots
 //! of a batch are prefetched [`AHEAD`] pairs before they are needed: the table is larger than the first cache.
@@ -43,9 +44,11 @@ struct Slot<K> {
 }
 
 /// A table is made larger when more than this share of its slots would be in use (numerator, denominator).
-pub const MAX_LOAD: (usize, usize) = (5, 8);
+pub const MAX_LOAD: (usize, usize) = (1, 2);
 /// How many pairs ahead slots are prefetched.
-pub const AHEAD: usize = 24;
+pub const AHEAD: usize = 16;
+/// Slots that [`GroupCounter::for_each_batch`] looks at for one call.
+const SLOTS_A_BATCH: usize = 1024;
 
 /// Counts groups a key; see the module.
 pub struct GroupCounter<K> {
@@ -53,6 +56,18 @@ pub struct GroupCounter<K> {
     shift: u32,
     multiplier: u64,
     used: usize,
+}
+
+/// Some places of a table: their keys and numbers of groups.
+pub struct Places<'a, K>(std::slice::Iter<'a, Slot<K>>);
+
+impl<K: Key> Iterator for Places<'_, K> {
+    type Item = (u64, u32);
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<(u64, u32)> {
+        self.0.next().map(|slot| (slot.key.wide(), slot.groups))
+    }
 }
 
 /// What a batch added.
@@ -67,7 +82,13 @@ pub struct Added {
 impl<K: Key> GroupCounter<K> {
     /// An empty table for about `keys` keys. `multiplier` is drawn for each run; its lowest bit is taken as 1.
     pub fn new(keys: usize, multiplier: u64) -> Self {
-        let mut table = Self { slots: Vec::new(), shift: 64, multiplier: multiplier | 1, used: 0 };
+        Self::for_bits(keys, multiplier, 64)
+    }
+
+    /// The same for keys of up to `key_bits` bits, 1 to 64: the hash is a permutation of them, so that a place tells a part of its key.
+    pub fn for_bits(keys: usize, multiplier: u64, key_bits: u32) -> Self {
+        let multiplier = (multiplier | 1) << (64 - key_bits);
+        let mut table = Self { slots: Vec::new(), shift: 64, multiplier, used: 0 };
         table.reset(keys);
         table
     }
@@ -91,7 +112,7 @@ impl<K: Key> GroupCounter<K> {
         self.used == 0
     }
 
-    /// The multiplier of the hash.
+    /// The multiplier of the hash: an odd number, shifted by 64 less the bits of a key, so that the product's highest bits are the hash's.
     pub fn multiplier(&self) -> u64 {
         self.multiplier
     }
@@ -105,36 +126,76 @@ impl<K: Key> GroupCounter<K> {
         self.slots.iter().filter(|s| s.groups != 0).map(|s| (s.key, s.groups))
     }
 
-    /// Counts the pairs `keys[i]`, `groups[i]`.
+    /// Calls `each` with the keys and their numbers of groups, many at a time, in the order of the table.
+    pub fn for_each_batch(&self, mut each: impl FnMut(&[(K, u32)])) {
+        let mut batch = [(K::default(), 0); SLOTS_A_BATCH + 1];
+        for slots in self.slots.chunks(SLOTS_A_BATCH) {
+            let mut filled = 0;
+            for slot in slots {
+                // Written whether it is in use or not, so that there is nothing to guess.
+                batch[filled] = (slot.key, slot.groups);
+                filled += usize::from(slot.groups != 0);
+            }
+            each(&batch[..filled]);
+        }
+    }
+
+    /// Places of the table, a power of two, used or not.
+    pub fn places(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Calls `each` with 64 places at a time, in order: key and number of groups, both 0 for an empty place.
+    pub fn for_each_64(&self, mut each: impl FnMut(Places<'_, K>)) {
+        self.slots.as_chunks::<64>().0.iter().for_each(|slots| each(Places(slots.iter())));
+    }
+
+    /// Counts the pairs `keys[i]`, `tags[i]`: a tag is a group in its low half and a weight in its high half, which says for how many
+    /// groups of the same keys this one stands.
     ///
     /// # Panics
     /// When the slices differ in length.
-    pub fn add_batch(&mut self, keys: &[K], groups: &[u32]) -> Added {
-        assert_eq!(keys.len(), groups.len());
+    pub fn add_batch(&mut self, keys: &[K], tags: &[u64]) -> Added {
+        self.add_pairs::<false>(keys, tags)
+    }
+
+    /// The same, but a key that comes again in a group counts again: of the tags only the weights matter.
+    ///
+    /// # Panics
+    /// As [`GroupCounter::add_batch`].
+    pub fn add_every(&mut self, keys: &[K], tags: &[u64]) -> Added {
+        self.add_pairs::<true>(keys, tags)
+    }
+
+    #[inline(always)]
+    fn add_pairs<const EVERY: bool>(&mut self, keys: &[K], tags: &[u64]) -> Added {
+        assert_eq!(keys.len(), tags.len());
         self.make_room(keys.len());
         let mut added = Added::default();
         for &key in &keys[..keys.len().min(AHEAD)] {
             prefetch(&self.slots[self.home(key)]);
         }
-        for (i, (&key, &group)) in keys.iter().zip(groups).enumerate() {
+        for (i, (&key, &tag)) in keys.iter().zip(tags).enumerate() {
             if let Some(&later) = keys.get(i + AHEAD) {
                 prefetch(&self.slots[self.home(later)]);
             }
             let slot = self.slot_of(key);
-            let new = slot.last != group;
-            slot.groups += u32::from(new);
+            let (group, weight) = (tag as u32, (tag >> 32) as u32);
+            let more = if !EVERY && slot.last == group { 0 } else { weight };
             slot.last = group;
-            added.counted += u64::from(new);
-            added.key_sum = added.key_sum.wrapping_add(if new { key.wide() } else { 0 });
+            slot.groups += more;
+            added.counted += u64::from(more);
+            added.key_sum = added.key_sum.wrapping_add(key.wide().wrapping_mul(more.into()));
         }
         added
     }
 
-    /// Counts one more occurrence of `key` in `group`, where the n-th occurrence in a group is a key of its own:
+    /// Counts one more occurrence of `key` in the group of `tag`, where the n-th occurrence in a group is a key of its own:
     /// `key << bits | (n - 1)`, for n up to 2^bits; later ones are not counted.
-    pub fn add_nth(&mut self, key: u64, bits: u32, group: u32) -> Added {
+    pub fn add_nth(&mut self, key: u64, bits: u32, tag: u64) -> Added {
         self.make_room(1);
         let nth = |n: u64| K::narrow(key << bits | n);
+        let group = tag as u32;
         // The occurrences seen in this group are 0..m without a gap, so m is found by doubling and halving.
         let limit = 1u64 << bits;
         let (mut low, mut step) = (0, 1);
@@ -150,7 +211,7 @@ impl<K: Key> GroupCounter<K> {
         if known >= limit {
             return Added::default();
         }
-        self.add_batch(&[nth(known)], &[group])
+        self.add_batch(&[nth(known)], &[tag])
     }
 
     fn is_touched(&self, key: K, group: u32) -> bool {
@@ -169,23 +230,23 @@ impl<K: Key> GroupCounter<K> {
     }
 
     /// The slot of `key`, which gets one if it had none. There is room: `make_room` was called.
-    #[inline]
+    #[inline(always)]
     fn slot_of(&mut self, key: K) -> &mut Slot<K> {
         let mask = self.slots.len() - 1;
-        let mut at = self.home(key);
+        let mut at = self.home(key) & mask;
         loop {
             let slot = &self.slots[at];
-            if slot.groups == 0 {
-                self.used += 1;
-                self.slots[at].key = key;
-                break;
-            }
-            if slot.key == key {
+            // Both in one question: whether a key is new cannot be guessed.
+            let empty = slot.groups == 0;
+            if empty | (slot.key == key) {
+                self.used += usize::from(empty);
                 break;
             }
             at = (at + 1) & mask;
         }
-        &mut self.slots[at]
+        let slot = &mut self.slots[at];
+        slot.key = key;
+        slot
     }
 
     fn make_room(&mut self, more: usize) {
@@ -196,7 +257,8 @@ impl<K: Key> GroupCounter<K> {
 
     #[cold]
     fn grow(&mut self, keys: usize) {
-        let mut larger = Self::new(keys * 2, self.multiplier);
+        let mut larger = Self { slots: Vec::new(), shift: 64, multiplier: self.multiplier, used: 0 };
+        larger.reset(keys * 2);
         for slot in self.slots.iter().filter(|s| s.groups != 0) {
             *larger.slot_of(slot.key) = *slot;
         }
@@ -258,7 +320,7 @@ mod tests {
         let mut total = Added::default();
         for (i, group) in groups.iter().enumerate() {
             let keys: Vec<K> = group.iter().map(|k| K::narrow(*k)).collect();
-            let added = counter.add_batch(&keys, &vec![i as u32 + 1; keys.len()]);
+            let added = counter.add_batch(&keys, &vec![1 << 32 | (i as u64 + 1); keys.len()]);
             total.counted += added.counted;
             total.key_sum = total.key_sum.wrapping_add(added.key_sum);
         }
@@ -284,7 +346,7 @@ mod tests {
             let mut counter = GroupCounter::<u64>::new(0, 0x9e37_79b9_7f4a_7c15);
             for (i, group) in groups.iter().enumerate() {
                 for key in group {
-                    counter.add_nth(*key, bits, i as u32 + 1);
+                    counter.add_nth(*key, bits, 1 << 32 | (i as u64 + 1));
                 }
             }
             prop_assert_eq!(counter.iter().collect::<HashMap<_, _>>(), naive_nth(&groups, bits));
@@ -294,17 +356,20 @@ mod tests {
     #[test]
     fn a_reset_table_is_empty_and_counts_again() {
         let mut counter = GroupCounter::<u64>::new(10, 3);
-        counter.add_batch(&[1, 2, 1], &[1, 1, 2]);
+        counter.add_batch(&[1, 2, 1], &[1 << 32 | 1, 1 << 32 | 1, 1 << 32 | 2]);
         counter.reset(1000);
         assert!(counter.is_empty());
-        counter.add_batch(&[7], &[1]);
-        assert_eq!(counter.iter().collect::<Vec<_>>(), [(7, 1)]);
+        counter.add_batch(&[7, 7, 7], &[3 << 32 | 1, 3 << 32 | 1, 2 << 32 | 2]);
+        assert_eq!(counter.iter().collect::<Vec<_>>(), [(7, 5)]);
+        let mut seen = Vec::new();
+        counter.for_each_batch(|batch| seen.extend_from_slice(batch));
+        assert_eq!(seen, [(7, 5)]);
     }
 
     #[test]
     fn many_occurrences_in_one_group_stop_at_the_limit() {
         let mut counter = GroupCounter::<u64>::new(0, 5);
-        let counted: u64 = (0..1000).map(|_| counter.add_nth(3, 8, 1).counted).sum();
+        let counted: u64 = (0..1000).map(|_| counter.add_nth(3, 8, 1 << 32 | 1).counted).sum();
         assert_eq!((counted, counter.len()), (256, 256));
     }
 }

@@ -18,7 +18,7 @@ pub(crate) const MAX_CHAIN: usize = 2;
 /// "No chunk", in a head or in a `next`.
 pub(crate) const NONE: u8 = 15;
 
-/// One bug of those that the search must find; see `docs/model.md`.
+/// One bug of those that the search must find; see `docs/crash-safety.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bug {
     /// The protocol as it is.

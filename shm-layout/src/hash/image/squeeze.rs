@@ -1,0 +1,123 @@
+//! Writes images without their empty places: for tables of which all is kept.
+
+use super::short::{APART, Short};
+use super::{HEADER, SHORT, SQUEEZED, ranks_bytes, write_header};
+use crate::hash::counter::{Added, GroupCounter, Key};
+use crate::hash::entry::EntryKind;
+
+/// What a squeezed table came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Squeezed {
+    /// Sum of the counts, and of keys times counts.
+    pub sums: Added,
+    /// The highest count.
+    pub highest: u32,
+}
+
+/// Appends the squeezed image of all of `table` to `buffer`: with short entries, if they are short and none is too far from home.
+pub fn squeeze<K: Key>(mut buffer: Vec<u8>, kind: EntryKind, table: &GroupCounter<K>) -> (Vec<u8>, Squeezed) {
+    let (from, words) = (buffer.len(), table.places().div_ceil(64));
+    let bits_at = from + HEADER;
+    let entries_at = bits_at + words * 8 + ranks_bytes(words);
+    let short = Short::of(table.places() as u64, table.multiplier());
+    buffer.resize(entries_at, 0);
+    buffer.reserve(table.len() * short.map_or(kind.bytes(), Short::bytes));
+    let mut numbers = [table.places() as u64, table.len() as u64, table.multiplier(), 0, 0, 0];
+    if let Some(short) = short
+        && let Some((found, apart)) = squeeze_short(&mut buffer, bits_at, words, table, short)
+    {
+        apart.iter().for_each(|(rank, count)| {
+            buffer.extend(rank.to_le_bytes());
+            buffer.extend(count.to_le_bytes());
+        });
+        (numbers[4], numbers[5]) = (found.sums.counted, apart.len() as u64);
+        write_header(&mut buffer[from..bits_at], kind, SHORT, numbers);
+        return (buffer, found);
+    }
+    buffer.truncate(entries_at);
+    let found = match kind {
+        EntryKind::Kmer64 => squeeze_entries::<K, 12>(&mut buffer, bits_at, words, table),
+        _ => squeeze_entries::<K, 8>(&mut buffer, bits_at, words, table),
+    };
+    numbers[4] = found.sums.counted;
+    write_header(&mut buffer[from..bits_at], kind, SQUEEZED, numbers);
+    (buffer, found)
+}
+
+impl Squeezed {
+    #[inline(always)]
+    fn add(&mut self, key: u64, count: u32) {
+        self.sums.counted += u64::from(count);
+        self.sums.key_sum = self.sums.key_sum.wrapping_add(key.wrapping_mul(u64::from(count)));
+        self.highest = self.highest.max(count);
+    }
+}
+
+/// Notes which places of word `word` are in use, and how many were before them.
+fn write_bits(buffer: &mut [u8], bits_at: usize, words: usize, word: usize, (bits, rank): (u64, u32)) {
+    buffer[bits_at + word * 8..][..8].copy_from_slice(&bits.to_le_bytes());
+    buffer[bits_at + words * 8 + word * 4..][..4].copy_from_slice(&rank.to_le_bytes());
+}
+
+/// Short entries; the counts that are kept apart are returned, with the ranks of their entries. `None` when an entry is too far from home.
+fn squeeze_short<K: Key>(
+    buffer: &mut Vec<u8>,
+    bits_at: usize,
+    words: usize,
+    table: &GroupCounter<K>,
+    short: Short,
+) -> Option<(Squeezed, Vec<(u32, u32)>)> {
+    let (mut found, mut apart, size) = (Squeezed::default(), Vec::new(), short.bytes());
+    let (mut word, mut rank, mut all_told) = (0, 0u32, true);
+    let (mut used, mut entries) = ([(0, 0, 0); 65], [0u8; 64 * 8 + 8]);
+    table.for_each_64(|places| {
+        let (mut bits, mut filled) = (0u64, 0);
+        for (i, (key, count)) in (0u64..).zip(places) {
+            // Written whether it is in use or not, so that there is nothing to guess.
+            used[filled] = (i, key, count);
+            filled += usize::from(count != 0);
+            bits |= u64::from(count != 0) << i;
+        }
+        for (at, (i, key, count)) in used[..filled].iter().enumerate() {
+            let (entry, told) = short.pack(word as u64 * 64 + i, *key, *count);
+            entries[at * size..at * size + 8].copy_from_slice(&entry.to_le_bytes());
+            if *count >= APART {
+                apart.push((rank + at as u32, *count));
+            }
+            all_told &= told;
+            found.add(*key, *count);
+        }
+        write_bits(buffer, bits_at, words, word, (bits, rank));
+        buffer.extend_from_slice(&entries[..filled * size]);
+        (word, rank) = (word + 1, rank + filled as u32);
+    });
+    all_told.then_some((found, apart))
+}
+
+/// Entries of `SIZE` bytes, the count in the last four.
+fn squeeze_entries<K: Key, const SIZE: usize>(
+    buffer: &mut Vec<u8>,
+    bits_at: usize,
+    words: usize,
+    table: &GroupCounter<K>,
+) -> Squeezed {
+    let mut found = Squeezed::default();
+    let (mut word, mut rank) = (0, 0u32);
+    let mut entries = [[0u8; SIZE]; 65];
+    table.for_each_64(|places| {
+        let (mut bits, mut filled) = (0u64, 0);
+        for (i, (key, count)) in places.enumerate() {
+            // Written whether it is in use or not, so that there is nothing to guess.
+            let entry = &mut entries[filled];
+            entry[..SIZE - 4].copy_from_slice(&key.to_le_bytes()[..SIZE - 4]);
+            entry[SIZE - 4..].copy_from_slice(&count.to_le_bytes());
+            filled += usize::from(count != 0);
+            bits |= u64::from(count != 0) << i;
+            found.add(key, count);
+        }
+        write_bits(buffer, bits_at, words, word, (bits, rank));
+        buffer.extend_from_slice(entries[..filled].as_flattened());
+        (word, rank) = (word + 1, rank + filled as u32);
+    });
+    found
+}
