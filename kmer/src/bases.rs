@@ -7,7 +7,40 @@
 //!
 //! Runs of less than k bases are not kept. Rows come with a number of the caller's; runs of one row follow each other.
 
+use crate::codec::dna4_code;
 use crate::params::Params;
+use crate::simd;
+
+/// In [`LETTER_CODES`]: the letter means nothing.
+const NO_CODE: u8 = 0xff;
+
+/// The `dna4` code of every letter.
+static LETTER_CODES: [u8; 256] = {
+    let (mut codes, mut letter) = ([NO_CODE; 256], 0);
+    while letter < 256 {
+        if let Some(code) = dna4_code(letter as u8) {
+            codes[letter] = code;
+        }
+        letter += 1;
+    }
+    codes
+};
+
+/// In [`PLAIN_PAIRS`]: one of the two is no plain base.
+const NOT_PLAIN: u8 = 0x80;
+
+/// Two `dna4` codes of plain bases as `dna2`, in the low four bits.
+static PLAIN_PAIRS: [u8; 256] = {
+    let (mut pairs, mut two) = ([NOT_PLAIN; 256], 0);
+    while two < 256 {
+        let (high, low) = ((two >> 4) as u8, two as u8 & 15);
+        if high.is_power_of_two() && low.is_power_of_two() {
+            pairs[two] = (high.trailing_zeros() << 2 | low.trailing_zeros()) as u8;
+        }
+        two += 1;
+    }
+    pairs
+};
 
 /// Bytes after the last base that may be read, so that readers can load whole words.
 pub const PADDING: usize = 64;
@@ -140,28 +173,103 @@ impl Bases {
     /// When `bytes` is shorter than the row.
     pub fn push_dna4(&mut self, row: u32, bases: u64, bytes: &[u8]) {
         let (bases, k) = (bases as usize, self.k as usize);
-        if bases < k {
+        if bases < k || self.push_plain_dna4(row, bases, bytes) {
             return;
         }
         let mut codes = std::mem::take(&mut self.codes);
         codes.clear();
         codes.extend((0..bases).map(|i| bytes[i / 2] >> (4 - 4 * (i % 2)) & 15));
+        self.push_codes(row, &codes);
+        self.codes = codes;
+    }
+
+    /// Adds a row, or a piece of one, given as IUPAC letters: upper or lower case, U as T. Letters that mean nothing are an error, or if
+    /// `lenient` says so, taken for N; their number is returned.
+    ///
+    /// # Errors
+    /// The place of the first letter that is no nucleotide code; nothing was added then.
+    pub fn push_letters(&mut self, row: u32, letters: &[u8], lenient: bool) -> Result<u64, usize> {
+        if letters.len() >= self.k as usize && self.push_plain_letters(row, letters) {
+            return Ok(0);
+        }
+        let mut codes = std::mem::take(&mut self.codes);
+        codes.clear();
+        codes.extend(letters.iter().map(|letter| LETTER_CODES[usize::from(*letter)]));
+        let mut odd = 0;
+        let first_odd = codes.iter().position(|code| *code == NO_CODE);
+        if first_odd.is_some() {
+            odd = codes.iter().filter(|code| **code == NO_CODE).count() as u64;
+            codes.iter_mut().filter(|code| **code == NO_CODE).for_each(|code| *code = 0);
+        }
+        let refused = first_odd.filter(|_| !lenient);
+        if refused.is_none() && codes.len() >= self.k as usize {
+            self.push_codes(row, &codes);
+        }
+        self.codes = codes;
+        refused.map_or(Ok(odd), Err)
+    }
+
+    /// The common case: every code is a plain base. False, and nothing added, when one is not.
+    fn push_plain_dna4(&mut self, row: u32, bases: usize, bytes: &[u8]) -> bool {
+        let (from, mut seen) = (self.packed.len() - PADDING, 0);
+        self.packed.resize(from + bases.div_ceil(4) + PADDING, 0);
+        let (whole, rest) = bytes[..bases.div_ceil(2)].split_at(bases / 4 * 2);
+        for (pair, byte) in whole.as_chunks::<2>().0.iter().zip(&mut self.packed[from..]) {
+            let [high, low] = pair.map(|two| PLAIN_PAIRS[usize::from(two)]);
+            seen |= high | low;
+            *byte = high << 4 | low & 15;
+        }
+        // Up to three bases; a code of the padding is no base.
+        for (i, place) in (bases / 4 * 4..bases).zip([6, 4, 2]) {
+            let code = rest[i % 4 / 2] >> (4 - 4 * (i % 2)) & 15;
+            seen |= if code.is_power_of_two() { 0 } else { NOT_PLAIN };
+            self.packed[from + bases / 4] |= (code.trailing_zeros() as u8 & 3) << place;
+        }
+        let plain = seen & NOT_PLAIN == 0;
+        let end = from + if plain { bases.div_ceil(4) } else { 0 };
+        self.packed.truncate(end);
+        self.packed.resize(end + PADDING, 0);
+        if plain {
+            self.runs.push(Run { start: (from * 4) as u32, len: bases as u32, row });
+            self.counts.kmers += (bases - self.k as usize + 1) as u64;
+        }
+        plain
+    }
+
+    /// The common case: every letter is a plain base. False, and nothing added, when one is not.
+    fn push_plain_letters(&mut self, row: u32, letters: &[u8]) -> bool {
+        self.packed.truncate(self.packed.len() - PADDING);
+        let from = self.packed.len();
+        self.packed.resize(from + letters.len().div_ceil(4) + PADDING, 0);
+        let plain = simd::pack_letters(letters, &mut self.packed[from..]);
+        if plain {
+            self.runs.push(Run { start: (from * 4) as u32, len: letters.len() as u32, row });
+            self.counts.kmers += letters.len() as u64 - u64::from(self.k) + 1;
+        } else {
+            self.packed.truncate(from);
+            self.packed.resize(from + PADDING, 0);
+        }
+        plain
+    }
+
+    /// Adds a row of at least k bases given as codes, one a byte.
+    fn push_codes(&mut self, row: u32, codes: &[u8]) {
+        let (bases, k) = (codes.len(), self.k as usize);
         let before = self.counts;
         let mut plain_windows = 0;
         let (mut last_odd, mut at) = (None, 0);
         while at < bases {
             // `at` is the first base after the last odd one: the next odd one, or the end, ends a plain run.
-            let end = codes[at..].iter().position(|c| !c.is_power_of_two()).map_or(bases, |p| at + p);
+            let end = at + plain_codes(&codes[at..]);
             plain_windows += self.push_plain(row, &codes[at..end]);
             if end < bases && codes[end] != 0 && codes[end] != 15 {
-                self.push_expanded(row, &codes, end, last_odd);
+                self.push_expanded(row, codes, end, last_odd);
             }
             last_odd = Some(end);
             at = end + 1;
         }
         let expanded = self.counts.expanded - before.expanded;
         self.counts.skipped += (bases - k + 1) as u64 - plain_windows - expanded;
-        self.codes = codes;
     }
 
     fn push_plain(&mut self, row: u32, codes: &[u8]) -> u64 {
@@ -194,6 +302,16 @@ impl Bases {
             self.counts.kmers += windows;
         }
     }
+}
+
+/// How many codes are plain bases before the first that is not.
+fn plain_codes(codes: &[u8]) -> usize {
+    // 32 at a time, so that most need no look of their own.
+    let odd = |codes: &[u8; 32]| {
+        codes.iter().fold(0, |odd, code| odd | code & code.wrapping_sub(1) | u8::from(*code == 0)) != 0
+    };
+    let whole = codes.as_chunks::<32>().0.iter().take_while(|codes| !odd(codes)).count() * 32;
+    whole + codes[whole..].iter().position(|code| !code.is_power_of_two()).unwrap_or(codes.len() - whole)
 }
 
 fn pack(codes: impl Iterator<Item = u8>, packed: &mut Vec<u8>) {
@@ -266,6 +384,46 @@ pub(crate) mod tests {
             let (kmers, expanded, skipped) = naive_dna4(&row, k as usize);
             prop_assert_eq!(bases.counts(), WindowCounts { kmers: kmers.len() as u64, expanded, skipped });
             prop_assert_eq!(all_kmers(&bases, params), kmers);
+        }
+
+        #[test]
+        fn plain_dna4_like_the_oracle(rows in prop::collection::vec(row(b"ACGT"), 1..5), k in 4..=32u32) {
+            let params = Params::new(k, 0).unwrap();
+            let (mut bases, mut want) = (Bases::new(params), Vec::new());
+            for (i, row) in rows.iter().enumerate() {
+                bases.push_dna4(i as u32, row.len() as u64, &pack_dna4(row).unwrap());
+                want.extend(naive_dna4(row, k as usize).0);
+            }
+            want.sort_unstable();
+            prop_assert_eq!(all_kmers(&bases, params), want);
+        }
+
+        #[test]
+        fn letters_like_dna4(row in row(b"ACGTACGTACGTACGTACGTUacgtuACGTACGTACGTMRWSYKVHDBNn"), plain in row(b"ACGTUacgtu"), k in 4..=32u32) {
+            let params = Params::new(k, 0).unwrap();
+            for row in [row, plain] {
+                let (mut bases, mut want) = (Bases::new(params), Bases::new(params));
+                prop_assert_eq!(bases.push_letters(1, &row, false), Ok(0));
+                want.push_dna4(1, row.len() as u64, &pack_dna4(&row).unwrap());
+                prop_assert_eq!(bases.counts(), want.counts());
+                prop_assert_eq!(all_kmers(&bases, params), all_kmers(&want, params));
+            }
+        }
+
+        #[test]
+        fn letters_without_a_meaning_are_refused_or_taken_for_n(row in row(b"ACGTACGTACGTACGTACGT"), at in 0..120usize, letter: u8, k in 4..=16u32) {
+            prop_assume!(at < row.len() && dna4_code(letter).is_none());
+            let params = Params::new(k, 0).unwrap();
+            let mut odd = row.clone();
+            odd[at] = letter;
+            let mut bases = Bases::new(params);
+            prop_assert_eq!(bases.push_letters(1, &odd, false), Err(at));
+            prop_assert!(bases.is_empty() && bases.runs().is_empty());
+            prop_assert_eq!(bases.push_letters(1, &odd, true), Ok(1));
+            odd[at] = b'N';
+            let mut want = Bases::new(params);
+            want.push_letters(1, &odd, false).unwrap();
+            prop_assert_eq!((bases.counts(), all_kmers(&bases, params)), (want.counts(), all_kmers(&want, params)));
         }
 
         #[test]

@@ -11,14 +11,25 @@ pub const DNA4_LETTERS: [u8; 16] = *b"?ACMGRSVTWYHKDBN";
 
 /// The 2-bit code of A, C, G, T or U, upper or lower case.
 pub const fn dna2_code(letter: u8) -> Option<u8> {
-    match letter.to_ascii_uppercase() {
-        b'A' => Some(0),
-        b'C' => Some(1),
-        b'G' => Some(2),
-        b'T' | b'U' => Some(3),
-        _ => None,
-    }
+    let code = DNA2_CODES[letter as usize];
+    if code < 4 { Some(code) } else { None }
 }
+
+/// 2-bit codes by letter, 4 where there is none.
+const DNA2_CODES: [u8; 256] = {
+    let (mut codes, mut letter) = ([4; 256], 0);
+    while letter < 256 {
+        codes[letter] = match (letter as u8).to_ascii_uppercase() {
+            b'A' => 0,
+            b'C' => 1,
+            b'G' => 2,
+            b'T' | b'U' => 3,
+            _ => 4,
+        };
+        letter += 1;
+    }
+    codes
+};
 
 /// The 4-bit code of an IUPAC letter, upper or lower case, U as T.
 pub const fn dna4_code(letter: u8) -> Option<u8> {

@@ -9,16 +9,37 @@
 //!
 //! Sums of different units add up, since a row lies in one unit.
 
-use crate::bases::{Bases, kmers_of};
+use crate::bases::Bases;
 use crate::params::Params;
+use crate::simd;
 
 /// Keys of more bits than this are not counted directly.
 pub const MAX_KEY_BITS: u32 = 20;
 
+/// k-mers that are extracted at a time.
+const CHUNK: usize = 512;
+
+/// A key's row count in the high half, the row that had it last in the low half: one load and one store for each k-mer.
 #[derive(Clone, Copy, Default)]
-struct Cell {
-    rows: u32,
-    last_row: u32,
+struct Cell(u64);
+
+impl Cell {
+    #[inline(always)]
+    fn rows(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    #[inline(always)]
+    fn last_row(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// Counts `row`, unless it was the last one.
+    #[inline(always)]
+    fn count(&mut self, row: u32) {
+        let (rows, new) = (self.0 >> 32, u64::from(self.last_row() != row));
+        self.0 = (rows + new) << 32 | u64::from(row);
+    }
 }
 
 /// Row counts of a unit, a cell for each key.
@@ -27,32 +48,42 @@ pub struct DirectCounter {
     cells: Vec<Cell>,
     nth: Vec<u32>,
     kmers: u64,
+    occurrences: bool,
 }
 
 impl DirectCounter {
-    /// An empty counter; `None` when keys have too many bits.
-    pub fn new(params: Params) -> Option<Self> {
+    /// An empty counter; `None` when keys have too many bits. With `occurrences` every occurrence counts, not every row.
+    pub fn new(params: Params, occurrences: bool) -> Option<Self> {
         if params.key_bits() > MAX_KEY_BITS {
             return None;
         }
         let nth = if params.occur_bitlen() > 0 { vec![0; 1 << (2 * params.k())] } else { Vec::new() };
-        Some(Self { params, cells: vec![Cell::default(); 1 << params.key_bits()], nth, kmers: 0 })
+        let cells = vec![Cell::default(); 1 << params.key_bits()];
+        Some(Self { params, cells, nth, kmers: 0, occurrences })
     }
 
     /// Counts the runs of `bases`. Row numbers start above 0 and are not used again before [`DirectCounter::take`].
     pub fn add(&mut self, bases: &Bases) {
         for run in bases.runs() {
-            let row = run.row;
-            for kmer in kmers_of(bases.packed(), run, self.params) {
-                self.kmers += 1;
-                if self.params.occur_bitlen() == 0 {
-                    let cell = &mut self.cells[kmer as usize];
-                    cell.rows += u32::from(cell.last_row != row);
-                    cell.last_row = row;
-                } else {
-                    self.add_nth(kmer, row);
-                }
+            let kmers = (run.len - self.params.k() + 1) as usize;
+            self.kmers += kmers as u64;
+            for first in (0..kmers).step_by(CHUNK) {
+                let (count, byte) = ((kmers - first).min(CHUNK), (run.start as usize + first) / 4);
+                let mut keys = [0; CHUNK];
+                let whole = count.next_multiple_of(simd::KEYS_AT_A_TIME);
+                simd::keys(&bases.packed()[byte..], self.params, &mut keys[..whole]);
+                self.count(&keys[..count], run.row);
             }
+        }
+    }
+
+    fn count(&mut self, kmers: &[u32], row: u32) {
+        if self.params.occur_bitlen() > 0 {
+            kmers.iter().for_each(|kmer| self.add_nth((*kmer).into(), row));
+        } else if self.occurrences {
+            kmers.iter().for_each(|kmer| self.cells[*kmer as usize].0 += 1 << 32);
+        } else {
+            kmers.iter().for_each(|kmer| self.cells[*kmer as usize].count(row));
         }
     }
 
@@ -60,13 +91,11 @@ impl DirectCounter {
         let bits = self.params.occur_bitlen();
         let first = (kmer << bits) as usize;
         let seen = &mut self.nth[kmer as usize];
-        if self.cells[first].last_row != row {
+        if self.cells[first].last_row() != row {
             *seen = 0;
         }
         if *seen < 1 << bits {
-            let cell = &mut self.cells[first + *seen as usize];
-            cell.rows += 1;
-            cell.last_row = row;
+            self.cells[first + *seen as usize].count(row);
             *seen += 1;
         }
     }
@@ -79,10 +108,10 @@ impl DirectCounter {
         let width = 1usize << (self.params.key_bits() - stripe_bits);
         let (mut next, mut keys, mut sum) = (0, 0, 0);
         for (place, cell) in self.cells[stripe * width..(stripe + 1) * width].iter().enumerate() {
-            if cell.rows > 0 {
+            if cell.rows() > 0 {
                 write_number((place - next) as u32, out);
-                write_number(cell.rows, out);
-                (next, keys, sum) = (place + 1, keys + 1, sum + u64::from(cell.rows));
+                write_number(cell.rows(), out);
+                (next, keys, sum) = (place + 1, keys + 1, sum + u64::from(cell.rows()));
             }
         }
         (keys, sum)
@@ -164,7 +193,7 @@ mod tests {
             k in 4..=8u32, bits in 0..=3u32, stripe_bits in 0..=4u32, units in 1..4usize,
         ) {
             let params = Params::new(k, bits).unwrap();
-            let mut counter = DirectCounter::new(params).unwrap();
+            let mut counter = DirectCounter::new(params, false).unwrap();
             let mut sums = vec![0; 1 << params.key_bits()];
             for unit in rows.chunks(rows.len().div_ceil(units).max(1)) {
                 let mut bases = Bases::new(params);

@@ -9,6 +9,7 @@
 //! leaves its run get a number that means nothing.
 
 use crate::params::Params;
+use crate::record::Width;
 use crate::simd;
 
 /// How k-mers are dealt out to stripes.
@@ -20,6 +21,7 @@ pub struct Dealer {
     pub(crate) flip: u32,
     pub(crate) factor: u32,
     pub(crate) stripe_shift: u32,
+    pub(crate) canonical: bool,
 }
 
 /// Positions that are computed at a time. The arrays of a tile fit the first cache.
@@ -43,6 +45,7 @@ impl Dealer {
             flip: (seed >> 32) as u32 ^ 0x5bd1_e995,
             factor: (seed as u32 ^ 0x9e37_79b1) | 1,
             stripe_shift: 32 - stripe_bits,
+            canonical: params.canonical(),
         }
     }
 
@@ -52,11 +55,26 @@ impl Dealer {
         (mmer ^ self.flip).wrapping_mul(self.factor)
     }
 
+    /// What an m-mer is hashed as where k-mers are canonical: the smaller of it and its reverse complement, so that both strands of a k-mer have
+    /// one minimizer.
+    #[inline(always)]
+    pub(crate) fn canonical(&self, mmer: u32) -> u32 {
+        let pairs = !mmer;
+        let nibbles = (pairs >> 2 & 0x3333_3333) | (pairs & 0x3333_3333) << 2;
+        let bytes = (nibbles >> 4 & 0x0f0f_0f0f) | (nibbles & 0x0f0f_0f0f) << 4;
+        mmer.min(bytes.swap_bytes() >> (32 - 2 * self.m))
+    }
+
     /// The stripe of a minimizer's hash. Minimizers are small numbers mostly, so they are spread by another factor.
     #[inline(always)]
     pub fn stripe_of(&self, minimizer: u32) -> u32 {
         let spread = (minimizer ^ minimizer >> 15).wrapping_mul(0x85eb_ca6b);
         ((u64::from(spread)) >> self.stripe_shift) as u32
+    }
+
+    /// How wide records of super-k-mers are.
+    pub const fn width(&self) -> Width {
+        Width::for_kmers(self.k, self.m)
     }
 
     /// m-mers that a k-mer has.
@@ -66,12 +84,12 @@ impl Dealer {
 }
 
 /// Bases of a minimizer: long enough that stripes come out even, short enough that neighbours share it.
-fn minimizer_size(k: u32) -> u32 {
+pub const fn minimizer_size(k: u32) -> u32 {
     match k {
         ..=7 => k.div_ceil(2) + 1,
-        8..=15 => k / 2 + 2,
-        16..=23 => 9,
-        _ => 10,
+        8..=17 => 7,
+        18..=20 => 8,
+        _ => 9,
     }
 }
 
@@ -118,15 +136,17 @@ mod tests {
     fn naive(dealer: &Dealer, packed: &[u8], at: usize) -> u32 {
         let base = |i: usize| u32::from(packed[i / 4] >> (6 - 2 * (i % 4)) & 3);
         let mmer = |i: usize| (i..i + dealer.m as usize).fold(0, |m, i| m << 2 | base(i));
-        (at..at + dealer.window()).map(|i| dealer.hash(mmer(i))).min().expect("at least one m-mer")
+        let other = |i: usize| (i..i + dealer.m as usize).rev().fold(0, |m, i| m << 2 | (3 - base(i)));
+        let taken = |i: usize| if dealer.canonical { mmer(i).min(other(i)) } else { mmer(i) };
+        (at..at + dealer.window()).map(|i| dealer.hash(taken(i))).min().expect("at least one m-mer")
     }
 
     proptest! {
         #[test]
-        fn minimizers_like_the_oracle(bytes in prop::collection::vec(any::<u8>(), 600), k in 4..=32u32, first in 0..10usize, count in 1..500usize, seed in any::<u64>()) {
+        fn minimizers_like_the_oracle(bytes in prop::collection::vec(any::<u8>(), 600), k in 4..=32u32, first in 0..10usize, count in 1..500usize, seed in any::<u64>(), canonical: bool) {
             let mut packed = bytes;
             packed.extend([0; PADDING]);
-            let dealer = Dealer::new(Params::new(k, 0).unwrap(), 10, seed);
+            let dealer = Dealer::new(Params::new(k, 0).unwrap().with_canonical(canonical), 10, seed);
             let mut tile = Tile::default();
             dealer.minimizers(&packed, first * 4, count, &mut tile);
             for i in 0..count {

@@ -12,6 +12,7 @@ pub const MAX_OCCUR_BITLEN: u32 = 16;
 pub struct Params {
     k: u32,
     occur_bitlen: u32,
+    canonical: bool,
 }
 
 /// A parameter out of its range.
@@ -53,7 +54,24 @@ impl Params {
         if bits > 64 {
             return Err(ParamsError::KeyBits { k, occur_bitlen, bits });
         }
-        Ok(Self { k, occur_bitlen })
+        Ok(Self { k, occur_bitlen, canonical: false })
+    }
+
+    /// The same, but a k-mer and its reverse complement count as one: the smaller of the two.
+    #[must_use]
+    pub const fn with_canonical(self, canonical: bool) -> Self {
+        Self { canonical, ..self }
+    }
+
+    /// Whether a k-mer and its reverse complement count as one.
+    pub const fn canonical(self) -> bool {
+        self.canonical
+    }
+
+    /// What `kmer` counts as.
+    #[inline(always)]
+    pub fn counted_as(self, kmer: u64) -> u64 {
+        if self.canonical { canonical(kmer, self.k) } else { kmer }
     }
 
     /// Bases of a k-mer.
@@ -77,9 +95,43 @@ impl Params {
     }
 }
 
+/// The reverse complement of a k-mer of `k` bases, 1 to 32.
+#[inline(always)]
+pub const fn reverse_complement(kmer: u64, k: u32) -> u64 {
+    let pairs = !kmer;
+    let nibbles = (pairs >> 2 & 0x3333_3333_3333_3333) | (pairs & 0x3333_3333_3333_3333) << 2;
+    let bytes = (nibbles >> 4 & 0x0f0f_0f0f_0f0f_0f0f) | (nibbles & 0x0f0f_0f0f_0f0f_0f0f) << 4;
+    bytes.swap_bytes() >> (64 - 2 * k)
+}
+
+/// The smaller of a k-mer and its reverse complement.
+#[inline(always)]
+pub fn canonical(kmer: u64, k: u32) -> u64 {
+    kmer.min(reverse_complement(kmer, k))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reverse_complement_is_read_from_the_end() {
+        for letters in ["ACGT", "AAAA", "GATTACA", "ACGTTGCATTTGACCAGTACCAGTTTACCAGT"] {
+            let other: String = letters
+                .chars()
+                .rev()
+                .map(|c| match c {
+                    'A' => 'T',
+                    'C' => 'G',
+                    'G' => 'C',
+                    _ => 'A',
+                })
+                .collect();
+            let kmer = |text: &str| crate::codec::parse_kmer(text.as_bytes()).expect("letters");
+            assert_eq!(reverse_complement(kmer(letters), letters.len() as u32), kmer(&other));
+            assert_eq!(canonical(kmer(letters), letters.len() as u32), kmer(letters).min(kmer(&other)));
+        }
+    }
 
     #[test]
     fn ranges() {

@@ -1,0 +1,131 @@
+//! The row at hand: which of its keys it had already.
+//!
+//! The keys of a short row are kept, and looked through where a key's stamp says that it may be a repeat. A longer row gives each of its keys a bit. Nothing
+//! of a row is known any more once the next one begins.
+
+use super::CHUNK;
+
+/// Keys of a row that are looked through one by one.
+const SHORT: usize = 512;
+/// Places for stamps; a place is a byte, so that all of them fit the first cache.
+const STAMPS: usize = 1 << 15;
+/// Keys of a row that are remembered, to clear their bits one by one.
+const REMEMBERED: usize = 1 << 16;
+
+/// The row at hand, and how its repeats are found.
+pub(super) struct Row {
+    key_bits: u32,
+    pub(super) number: u32,
+    /// The keys of a short row, then room for a chunk.
+    pub(super) keys: Box<[u32; SHORT + CHUNK]>,
+    /// How many are of the row.
+    pub(super) len: usize,
+    stamps: Box<[u8; STAMPS]>,
+    stamp: u8,
+    /// The row was found to be long: its keys are in `seen`.
+    pub(super) is_long: bool,
+    /// A bit for each key.
+    seen: Vec<u64>,
+    /// The keys that have one; more than [`REMEMBERED`] are not all here.
+    marked: Vec<u32>,
+}
+
+impl Row {
+    /// No row yet, of keys of `key_bits` bits.
+    pub(super) fn new(key_bits: u32) -> Self {
+        Self {
+            key_bits,
+            number: 0,
+            keys: Box::new([0; SHORT + CHUNK]),
+            len: 0,
+            stamps: Box::new([0; STAMPS]),
+            stamp: 0,
+            is_long: false,
+            seen: Vec::new(),
+            marked: Vec::new(),
+        }
+    }
+
+    /// Begins row `number`.
+    pub(super) fn begin(&mut self, number: u32) {
+        if self.is_long {
+            self.clear_bits();
+        }
+        (self.number, self.len, self.is_long) = (number, 0, false);
+        self.stamp = self.stamp.wrapping_add(1);
+        if self.stamp == 0 {
+            (*self.stamps, self.stamp) = ([0; STAMPS], 1);
+        }
+    }
+
+    /// Leaves out of the `count` keys behind those of the row what the row has already, and of several the same all but the first. Returns how many
+    /// stay.
+    pub(super) fn filter(&mut self, count: usize) -> usize {
+        if !self.is_long && self.len + count <= SHORT {
+            return self.filter_short(count);
+        }
+        self.make_long();
+        let (from, mut kept) = (std::mem::take(&mut self.len), 0);
+        for at in 0..count {
+            let key = self.keys[from + at];
+            let (word, bit) = (&mut self.seen[key as usize / 64], 1u64 << (key % 64));
+            // Written whether it is new or not, so that there is nothing to guess.
+            self.keys[from + kept] = key;
+            kept += usize::from(*word & bit == 0);
+            *word |= bit;
+        }
+        self.remember(from, kept);
+        kept
+    }
+
+    /// Gives every key of this row so far its bit.
+    fn make_long(&mut self) {
+        if self.is_long {
+            return;
+        }
+        self.is_long = true;
+        self.seen.resize(1 << (self.key_bits - 6), 0);
+        let keys = &self.keys[..self.len];
+        keys.iter().for_each(|key| self.seen[*key as usize / 64] |= 1 << (key % 64));
+        self.remember(0, self.len);
+    }
+
+    fn remember(&mut self, from: usize, count: usize) {
+        if self.marked.len() <= REMEMBERED {
+            self.marked.extend_from_slice(&self.keys[from..from + count]);
+        }
+    }
+
+    fn clear_bits(&mut self) {
+        if self.marked.len() > REMEMBERED {
+            self.seen.fill(0);
+        } else {
+            self.marked.iter().for_each(|key| self.seen[*key as usize / 64] = 0);
+        }
+        self.marked.clear();
+    }
+
+    fn filter_short(&mut self, count: usize) -> usize {
+        let (mut suspects, mut found) = ([0u16; SHORT + 1], 0);
+        let (row, keys) = (self.len, &mut self.keys[..self.len + count]);
+        for (at, key) in (0u16..).zip(&keys[row..]) {
+            let stamp = &mut self.stamps[*key as usize % STAMPS];
+            suspects[found] = at;
+            found += usize::from(*stamp == self.stamp);
+            *stamp = self.stamp;
+        }
+        let mut repeats = 0;
+        for suspect in 0..found {
+            let at = row + usize::from(suspects[suspect]);
+            if keys[..at].contains(&keys[at]) {
+                (suspects[repeats], repeats) = (suspects[suspect], repeats + 1);
+            }
+        }
+        let mut kept = count;
+        for at in suspects[..repeats].iter().rev().map(|at| row + usize::from(*at)) {
+            keys.copy_within(at + 1..row + kept, at);
+            kept -= 1;
+        }
+        kept
+    }
+}

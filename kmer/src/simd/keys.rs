@@ -1,0 +1,94 @@
+//! Keys of up to 32 bits out of packed bases, and into buckets.
+
+use crate::params::{Params, canonical};
+
+/// [`keys`] takes as many of them at a time.
+pub(crate) const KEYS_AT_A_TIME: usize = 8;
+/// The longest k that [`keys`] takes: eight windows lie in a word, and a key in 32 bits.
+pub(crate) const KEYS_MAX_K: u32 = 16;
+
+/// The keys of `out.len()` (a multiple of 8) k-mers from the first base of `packed` on, one base apart, as they are counted.
+///
+/// # Panics
+/// When k is above [`KEYS_MAX_K`], or `packed` does not have eight bytes from each two on.
+pub(crate) fn keys(packed: &[u8], params: Params, out: &mut [u32]) {
+    assert!(params.k() <= KEYS_MAX_K && out.len().is_multiple_of(KEYS_AT_A_TIME));
+    #[cfg(target_arch = "x86_64")]
+    if super::is_fast() {
+        #[allow(unsafe_code, reason = "the corner for SIMD")]
+        // SAFETY: the processor has AVX2 and BMI2, all that the function asks for.
+        return unsafe { keys_avx2(packed, params, out) };
+    }
+    keys_any(packed, params, out);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,bmi2")]
+fn keys_avx2(packed: &[u8], params: Params, out: &mut [u32]) {
+    keys_any(packed, params, out);
+}
+
+#[inline(always)]
+fn keys_any(packed: &[u8], params: Params, out: &mut [u32]) {
+    let k = params.k();
+    if params.canonical() {
+        keys_as(packed, k, out, |kmer| canonical(kmer, k));
+    } else {
+        keys_as(packed, k, out, |kmer| kmer);
+    }
+}
+
+#[inline(always)]
+fn keys_as(packed: &[u8], k: u32, out: &mut [u32], taken: impl Fn(u64) -> u64) {
+    let (shift, mask) = (64 - 2 * k, u64::MAX >> (64 - 2 * k));
+    for (group, eight) in out.chunks_exact_mut(KEYS_AT_A_TIME).enumerate() {
+        let word = u64::from_be_bytes(packed[group * 2..group * 2 + 8].try_into().expect("8 bytes"));
+        for (i, key) in eight.iter_mut().enumerate() {
+            *key = taken(word >> (shift - 2 * i as u32) & mask) as u32;
+        }
+    }
+}
+
+/// Puts the low bits of every key behind what its bucket has: bucket `key >> low_bits` of the buckets of 2^room_bits records each. Returns the most
+/// records that a bucket has now, of those that got one.
+///
+/// # Panics
+/// When a key is of no bucket, or the last bucket is overfull; the room of others is the caller's to watch.
+pub(crate) fn into_buckets(
+    keys: &[u32],
+    bits: (u32, u32),
+    filled: &mut [u32],
+    records: &mut [[u8; 2]],
+) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    if super::is_fast() {
+        #[allow(unsafe_code, reason = "the corner for SIMD")]
+        // SAFETY: the processor has AVX2 and BMI2, all that the function asks for.
+        return unsafe { into_buckets_avx2(keys, bits, filled, records) };
+    }
+    into_buckets_any(keys, bits, filled, records)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,bmi2")]
+fn into_buckets_avx2(keys: &[u32], bits: (u32, u32), filled: &mut [u32], records: &mut [[u8; 2]]) -> u32 {
+    into_buckets_any(keys, bits, filled, records)
+}
+
+#[inline(always)]
+fn into_buckets_any(
+    keys: &[u32],
+    (low_bits, room_bits): (u32, u32),
+    filled: &mut [u32],
+    records: &mut [[u8; 2]],
+) -> u32 {
+    let (mask, mut most) = ((1u32 << low_bits) - 1, 0);
+    for key in keys {
+        let bucket = (key >> low_bits) as usize;
+        let at = &mut filled[bucket];
+        records[(bucket << room_bits) + *at as usize] = ((key & mask) as u16).to_le_bytes();
+        *at += 1;
+        most = most.max(*at);
+    }
+    most
+}

@@ -1,0 +1,366 @@
+//! The straight-line loops of the scan, compiled twice: for any x86-64 or other processor, and for AVX2, chosen when the program runs.
+//!
+//! Both are the same source but for [`changes`], so they give the same results; the tests of [`crate::minimizer`] and [`crate::record`] judge
+//! whichever one runs. Unsafe are only the calls into the AVX2 copies, after the processor said that it has AVX2 and BMI2, and the loads of
+//! eight lanes from a slice of eight.
+
+mod keys;
+
+pub(crate) use keys::{KEYS_AT_A_TIME, into_buckets, keys};
+
+use crate::minimizer::{Dealer, REACH, TILE};
+use crate::params::{Params, canonical};
+use crate::record::{Expanded, KeyBits, LANES, Record, kmers};
+
+/// True when the processor has what the fast copies ask for.
+#[cfg(target_arch = "x86_64")]
+fn is_fast() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2")
+}
+
+/// Two totals over words, for digests: of the products of the halves of each word plus the number of its place, and of the words. The first place is
+/// `place`, and `step` is added from one to the next.
+pub fn totals(words: &[[u8; 8]], place: u64, step: u64) -> (u64, u64) {
+    #[cfg(target_arch = "x86_64")]
+    if is_fast() {
+        #[allow(unsafe_code, reason = "the corner for SIMD")]
+        // SAFETY: the processor has AVX2 and BMI2, all that the function asks for.
+        return unsafe { totals_avx2(words, place, step) };
+    }
+    totals_any(words, place, step)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,bmi2")]
+fn totals_avx2(words: &[[u8; 8]], place: u64, step: u64) -> (u64, u64) {
+    totals_any(words, place, step)
+}
+
+#[inline(always)]
+fn totals_any(words: &[[u8; 8]], mut place: u64, step: u64) -> (u64, u64) {
+    let (mut products, mut sum) = (0u64, 0u64);
+    for word in words {
+        let word = u64::from_le_bytes(*word);
+        let placed = word.wrapping_add(place);
+        products = products.wrapping_add((placed & 0xffff_ffff) * (placed >> 32));
+        sum = sum.wrapping_add(word);
+        place = place.wrapping_add(step);
+    }
+    (products, sum)
+}
+
+/// Minimizers of `mmers` positions (a multiple of 8, at most TILE + REACH); see [`Dealer::minimizers`].
+pub(crate) fn minimizers(dealer: &Dealer, bytes: &[u8], mmers: usize, out: &mut [u32]) {
+    #[cfg(target_arch = "x86_64")]
+    if is_fast() {
+        #[allow(unsafe_code, reason = "the corner for SIMD")]
+        // SAFETY: the processor has AVX2, the one thing that the function asks for.
+        return unsafe { minimizers_avx2(dealer, bytes, mmers, out) };
+    }
+    minimizers_any(dealer, bytes, mmers, out);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,bmi2")]
+fn minimizers_avx2(dealer: &Dealer, bytes: &[u8], mmers: usize, out: &mut [u32]) {
+    minimizers_any(dealer, bytes, mmers, out);
+}
+
+#[inline(always)]
+fn minimizers_any(dealer: &Dealer, bytes: &[u8], mmers: usize, out: &mut [u32]) {
+    assert!(mmers.is_multiple_of(8) && mmers <= TILE + REACH);
+    let out = &mut out[..mmers];
+    hashes(dealer, bytes, out);
+    // min over 1, 2, 4, ... neighbours; what reaches past the end is left as it is and means nothing.
+    let window = dealer.window();
+    let mut span = 1;
+    while span * 2 <= window {
+        min_with_later(out, span);
+        span *= 2;
+    }
+    if span < window {
+        min_with_later(out, window - span);
+    }
+}
+
+/// Hashes of eight m-mers from each two bytes on.
+#[inline(always)]
+fn hashes(dealer: &Dealer, bytes: &[u8], out: &mut [u32]) {
+    if dealer.canonical {
+        hashes_of(dealer, bytes, out, |mmer| dealer.canonical(mmer));
+    } else {
+        hashes_of(dealer, bytes, out, |mmer| mmer);
+    }
+}
+
+#[inline(always)]
+fn hashes_of(dealer: &Dealer, bytes: &[u8], out: &mut [u32], taken: impl Fn(u32) -> u32) {
+    let shift = 64 - 2 * dealer.m;
+    for (group, eight) in out.chunks_exact_mut(8).enumerate() {
+        let word = u64::from_be_bytes(bytes[group * 2..group * 2 + 8].try_into().expect("8 bytes"));
+        for (i, hash) in eight.iter_mut().enumerate() {
+            *hash = dealer.hash(taken((word >> (shift - 2 * i as u32)) as u32 & dealer.mask));
+        }
+    }
+}
+
+/// `out[i] = min(out[i], out[i + distance])`, front to back, so that every right side is still the old one.
+#[inline(always)]
+fn min_with_later(out: &mut [u32], distance: usize) {
+    let mut lanes = [0u32; 8];
+    let whole = (out.len() - distance) / 8 * 8;
+    for at in (0..whole).step_by(8) {
+        lanes.copy_from_slice(&out[at + distance..at + distance + 8]);
+        for (mine, later) in out[at..at + 8].iter_mut().zip(lanes) {
+            *mine = later.min(*mine);
+        }
+    }
+    for at in whole..out.len() - distance {
+        out[at] = out[at].min(out[at + distance]);
+    }
+}
+
+/// Bit i of `out` says that `minima[i]` and `minima[i + 1]` differ, for i below `count`; the bits behind mean nothing.
+///
+/// # Panics
+/// When `minima` has no 64 numbers more than `count`, or `out` is too short.
+pub(crate) fn changes(minima: &[u32], count: usize, out: &mut [u64]) {
+    assert!(minima.len() > count.next_multiple_of(64) && out.len() >= count.div_ceil(64));
+    #[cfg(target_arch = "x86_64")]
+    if is_fast() {
+        #[allow(unsafe_code, reason = "the corner for SIMD")]
+        // SAFETY: the processor has AVX2 and BMI2, all that the function asks for.
+        return unsafe { changes_avx2(minima, count, out) };
+    }
+    for (word, at) in out.iter_mut().zip((0..count).step_by(64)) {
+        let pairs = minima[at..at + 64].iter().zip(&minima[at + 1..at + 65]).enumerate();
+        *word = pairs.fold(0, |bits, (i, (a, b))| bits | u64::from(a != b) << i);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,bmi2")]
+fn changes_avx2(minima: &[u32], count: usize, out: &mut [u64]) {
+    use std::arch::x86_64::{_mm256_castsi256_ps, _mm256_cmpeq_epi32, _mm256_movemask_ps};
+    for (word, at) in out.iter_mut().zip((0..count).step_by(64)) {
+        let (these, next) = (&minima[at..at + 64], &minima[at + 1..at + 65]);
+        let mut same = 0u64;
+        for (i, (a, b)) in these.chunks_exact(8).zip(next.chunks_exact(8)).enumerate() {
+            let equal = _mm256_cmpeq_epi32(eight(a), eight(b));
+            same |= u64::from(_mm256_movemask_ps(_mm256_castsi256_ps(equal)) as u8) << (8 * i);
+        }
+        *word = !same;
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn eight(lanes: &[u32]) -> std::arch::x86_64::__m256i {
+    assert!(lanes.len() == 8);
+    #[allow(unsafe_code, reason = "the corner for SIMD")]
+    // SAFETY: the slice has eight lanes of four bytes, as many as are read; the load asks for no alignment.
+    unsafe {
+        std::arch::x86_64::_mm256_loadu_si256(lanes.as_ptr().cast())
+    }
+}
+
+/// See [`crate::record::expand`].
+pub(crate) fn expand<R: Record, K: KeyBits>(
+    records: &[R],
+    tags: &[u64],
+    params: Params,
+    into: &mut Expanded<K>,
+) -> Result<usize, usize> {
+    #[cfg(target_arch = "x86_64")]
+    if is_fast() {
+        #[allow(unsafe_code, reason = "the corner for SIMD")]
+        // SAFETY: the processor has AVX2 and BMI2, all that the function asks for.
+        return unsafe { expand_avx2(records, tags, params, into) };
+    }
+    expand_any(records, tags, params, into)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,bmi2")]
+fn expand_avx2<R: Record, K: KeyBits>(
+    records: &[R],
+    tags: &[u64],
+    params: Params,
+    into: &mut Expanded<K>,
+) -> Result<usize, usize> {
+    expand_any(records, tags, params, into)
+}
+
+#[inline(always)]
+fn expand_any<R: Record, K: KeyBits>(
+    records: &[R],
+    tags: &[u64],
+    params: Params,
+    into: &mut Expanded<K>,
+) -> Result<usize, usize> {
+    let k = params.k();
+    if params.canonical() {
+        expand_as(records, tags, k, into, |kmer| canonical(kmer, k))
+    } else {
+        expand_as(records, tags, k, into, |kmer| kmer)
+    }
+}
+
+#[inline(always)]
+fn expand_as<R: Record, K: KeyBits>(
+    records: &[R],
+    tags: &[u64],
+    k: u32,
+    into: &mut Expanded<K>,
+    taken: impl Fn(u64) -> u64,
+) -> Result<usize, usize> {
+    let (most, shift, limit) = (R::WIDTH.max_kmers(k), 64 - 2 * k, into.limit());
+    let mut len = into.len;
+    for (i, (record, tag)) in records.iter().zip(tags).enumerate() {
+        let n = kmers(*record);
+        if n.wrapping_sub(1) >= most {
+            return Err(i);
+        }
+        if len + n as usize > limit {
+            into.len = len;
+            return Ok(i);
+        }
+        // Whole groups are written; what is behind the last k-mer is overwritten by the next record's.
+        let mut done = 0;
+        while done < n {
+            let at = len + done as usize;
+            let (keys, same) = (&mut into.keys[at..at + LANES], &mut into.tags[at..at + LANES]);
+            for lane in 0..LANES as u32 {
+                keys[lane as usize] = K::from_word(taken(record.window(done + lane) >> shift));
+            }
+            same.fill(*tag);
+            done += LANES as u32;
+        }
+        len += n as usize;
+    }
+    into.len = len;
+    Ok(records.len().min(tags.len()))
+}
+
+/// Packs plain letters (A, C, G, T, U, upper or lower case) four a byte into `out`, the last byte filled up with zeros. False when there is another
+/// letter; what `out` holds then means nothing.
+///
+/// # Panics
+/// When `out` has no room for the bytes.
+pub(crate) fn pack_letters(letters: &[u8], out: &mut [u8]) -> bool {
+    assert!(out.len() >= letters.len().div_ceil(4));
+    #[cfg(target_arch = "x86_64")]
+    if is_fast() {
+        #[allow(unsafe_code, reason = "the corner for SIMD")]
+        // SAFETY: the processor has AVX2, the one thing that the function asks for.
+        return unsafe { pack_letters_avx2(letters, out) };
+    }
+    pack_letters_any(letters, out)
+}
+
+/// In [`PLAIN`]: not a plain base.
+const NOT_PLAIN: u8 = 0x80;
+
+/// The `dna2` code of every letter.
+static PLAIN: [u8; 256] = {
+    let (mut codes, mut letter) = ([NOT_PLAIN; 256], 0);
+    while letter < 256 {
+        if let Some(code) = crate::codec::dna2_code(letter as u8) {
+            codes[letter] = code;
+        }
+        letter += 1;
+    }
+    codes
+};
+
+fn pack_letters_any(letters: &[u8], out: &mut [u8]) -> bool {
+    let mut seen = 0;
+    let (fours, rest) = letters.as_chunks::<4>();
+    for (four, byte) in fours.iter().zip(out.iter_mut()) {
+        let [a, b, c, d] = four.map(|letter| PLAIN[usize::from(letter)]);
+        seen |= a | b | c | d;
+        *byte = a << 6 | b << 4 | c << 2 | d;
+    }
+    if !rest.is_empty() {
+        let codes = rest.iter().map(|letter| PLAIN[usize::from(*letter)]);
+        out[fours.len()] = (0..).zip(codes).fold(0, |byte, (i, code)| {
+            seen |= code;
+            byte | (code & 3) << (6 - 2 * i)
+        });
+    }
+    seen & NOT_PLAIN == 0
+}
+
+/// 32 letters at a time: bits 1 and 2 of a letter tell the four bases apart, and from them the letter is looked up again to see whether it was one.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn pack_letters_avx2(letters: &[u8], out: &mut [u8]) -> bool {
+    use std::arch::x86_64::{
+        __m256i, _mm256_and_si256, _mm256_cmpeq_epi8, _mm256_extract_epi32, _mm256_madd_epi16,
+        _mm256_maddubs_epi16, _mm256_movemask_epi8, _mm256_or_si256, _mm256_set1_epi8, _mm256_set1_epi16,
+        _mm256_set1_epi32, _mm256_setr_epi8, _mm256_shuffle_epi8, _mm256_srli_epi16,
+    };
+    #[target_feature(enable = "avx2")]
+    fn table(of: [i8; 4]) -> __m256i {
+        let [a, b, c, d] = of;
+        _mm256_setr_epi8(
+            a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        )
+    }
+    let (upper, low_bits, uracil) =
+        (_mm256_set1_epi8(0xdfu8 as i8), _mm256_set1_epi8(3), _mm256_set1_epi8(b'U' as i8));
+    let (bases, codes) = (table([b'A', b'C', b'T', b'G'].map(|b| b as i8)), table([0, 1, 3, 2]));
+    // Two neighbours become one number, then two of those: each of eight words has the byte of four bases.
+    let (pairs, quads) = (_mm256_set1_epi16(0x0104), _mm256_set1_epi32(0x0001_0010));
+    let (thirty_twos, rest) = letters.as_chunks::<32>();
+    for (letters, bytes) in thirty_twos.iter().zip(out.chunks_exact_mut(8)) {
+        let letters = _mm256_and_si256(thirty_two(letters), upper);
+        let which = _mm256_and_si256(_mm256_srli_epi16::<1>(letters), low_bits);
+        let same = _mm256_cmpeq_epi8(letters, _mm256_shuffle_epi8(bases, which));
+        let plain = _mm256_or_si256(same, _mm256_cmpeq_epi8(letters, uracil));
+        if _mm256_movemask_epi8(plain) != -1 {
+            return false;
+        }
+        let twos = _mm256_maddubs_epi16(_mm256_shuffle_epi8(codes, which), pairs);
+        let fours = _mm256_madd_epi16(twos, quads);
+        let order = table([0, 4, 8, 12]);
+        let packed = _mm256_shuffle_epi8(fours, order);
+        bytes[..4].copy_from_slice(&_mm256_extract_epi32::<0>(packed).to_le_bytes());
+        bytes[4..].copy_from_slice(&_mm256_extract_epi32::<4>(packed).to_le_bytes());
+    }
+    pack_letters_any(rest, &mut out[thirty_twos.len() * 8..])
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn thirty_two(letters: &[u8; 32]) -> std::arch::x86_64::__m256i {
+    #[allow(unsafe_code, reason = "the corner for SIMD")]
+    // SAFETY: there are 32 letters, as many as are read; the load asks for no alignment.
+    unsafe {
+        std::arch::x86_64::_mm256_loadu_si256(letters.as_ptr().cast())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_letter_is_packed_like_the_code_says_whatever_its_place() {
+        for letter in 0..=255u8 {
+            for at in [0, 31, 32, 63, 64, 66] {
+                let mut letters = b"ACGTacgtuU".repeat(7)[..67].to_vec();
+                letters[at] = letter;
+                let (mut fast, mut any) = ([0; 17], [0; 17]);
+                let plain = pack_letters(&letters, &mut fast);
+                assert_eq!(plain, pack_letters_any(&letters, &mut any));
+                assert_eq!(
+                    plain.then(|| fast.to_vec()),
+                    crate::codec::pack_dna2(&letters),
+                    "{letter} at {at}"
+                );
+                assert!(!plain || fast == any);
+            }
+        }
+    }
+}
