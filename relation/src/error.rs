@@ -90,9 +90,11 @@ pub enum ErrorKind {
         /// The TOAST relation's oid (`va_toastrelid`).
         toast_relid: u32,
     },
-    /// The hint bits do not say whether a transaction committed.
-    #[error("tuple: hint bits do not say whether transaction {xid} committed")]
+    /// Nobody says whether a transaction committed.
+    #[error("tuple: {witness} do not say whether transaction {xid} committed")]
     Undecided {
+        /// Who was asked: the hint bits, or the transaction logs.
+        witness: &'static str,
         /// The transaction (or multixact) in question.
         xid: u32,
     },

@@ -214,24 +214,54 @@ impl RelationFile {
         }
     }
 
+    /// As [`Watch::check_unchanged`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check_unchanged(&self) -> Result<()> {
+        check_unchanged(&self.path, self.segments.iter().map(|segment| &segment.stamp))
+    }
+
+    /// Closes the files and remembers what they were.
+    pub fn into_watch(self) -> Watch {
+        let stamps = self.segments.iter().map(|segment| segment.stamp).collect();
+        Watch { path: self.path, stamps }
+    }
+}
+
+/// What a relation's files were when they were opened, without keeping them open.
+#[derive(Debug)]
+pub struct Watch {
+    path: PathBuf,
+    stamps: Vec<Stamp>,
+}
+
+impl Watch {
     /// Looks the paths up again and compares inode, size and modification time with those at the start; a new segment
     /// counts as a change too.
     ///
     /// # Errors
     /// [`ErrorKind::Changed`] with the first difference, [`ErrorKind::Io`] if a file is gone.
     pub fn check_unchanged(&self) -> Result<()> {
-        for segment in &self.segments {
-            let meta = std::fs::metadata(&segment.path)
-                .map_err(|e| io_error("cannot look at the file again", e).in_file(&segment.path))?;
-            compare(&segment.stamp, &Stamp::of(&meta)).map_err(|e| e.in_file(&segment.path))?;
-        }
-        let next = segment_path(&self.path, self.segments.len());
-        if std::fs::metadata(&next).is_ok_and(|meta| meta.size() > 0) {
-            let expected = format!("{} segments", self.segments.len());
-            return Err(changed_error("segments", expected, format!("{next:?}")).in_file(&self.path));
-        }
-        Ok(())
+        check_unchanged(&self.path, self.stamps.iter())
     }
+}
+
+fn check_unchanged<'a>(path: &Path, stamps: impl ExactSizeIterator<Item = &'a Stamp>) -> Result<()> {
+    let segments = stamps.len();
+    for (stamp, n) in stamps.zip(0..) {
+        let file = segment_path(path, n);
+        let meta = std::fs::metadata(&file)
+            .map_err(|e| io_error("cannot look at the file again", e).in_file(&file))?;
+        compare(stamp, &Stamp::of(&meta)).map_err(|e| e.in_file(&file))?;
+    }
+    let next = segment_path(path, segments);
+    if std::fs::metadata(&next).is_ok_and(|meta| meta.size() > 0) {
+        return Err(
+            changed_error("segments", format!("{segments} segments"), format!("{next:?}")).in_file(path)
+        );
+    }
+    Ok(())
 }
 
 /// Segment `n` of the relation at `path`: the path itself for 0, with `.n` behind it for others.

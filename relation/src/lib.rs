@@ -10,12 +10,13 @@
 //!
 //! What it does not do: it never writes to a relation it reads, takes no lock and talks to no server.
 //!
-//! The tree follows the format: [`file`] and [`mapped`] hand out pages, [`page`] checks one, [`tuple`] walks a tuple,
+//! The tree follows the format: [`mod@file`] and [`mapped`] hand out pages, [`page`] checks one, [`mod@tuple`] walks a tuple,
 //! [`varlena`], [`pglz`] and [`toast`] unpack a value, [`varbit`] reads it, [`visibility`] (with [`xact`]) says which tuples count, and
-//! [`rows`] puts all of it together.
+//! [`rows`] puts all of it together. [`catalog`] finds a table in a data directory by its name.
 #![deny(unsafe_code)]
 
 pub mod buffer;
+pub mod catalog;
 pub mod checksum;
 pub mod error;
 pub mod file;

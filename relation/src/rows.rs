@@ -18,7 +18,7 @@ use crate::schema::TupleDesc;
 use crate::toast::{READ_AHEAD, Toast};
 use crate::tuple::{Datum, Walker};
 use crate::varlena::{self, Compressed, Method, Pointer, Varlena};
-use crate::visibility::{HintBitsOnly, Oracle, Stamps, Unhinted, Verdict};
+use crate::visibility::{HINT_BITS, HintBitsOnly, Oracle, Stamps, Unhinted, Verdict};
 use crate::{pglz, varbit};
 
 /// A buffer that grew beyond this is given back after its page.
@@ -226,7 +226,7 @@ impl PageReader {
                 match self.options.unhinted {
                     Unhinted::Visible => Ok(true),
                     Unhinted::Skip => Ok(false),
-                    Unhinted::Error => Err(undecided_error(stamps.open_xid(&*self.oracle))),
+                    Unhinted::Error => Err(undecided_error(stamps, &*self.oracle)),
                 }
             }
         }
@@ -289,10 +289,14 @@ impl Form {
 }
 
 #[cold]
-fn undecided_error(xid: u32) -> Error {
-    Error::new(ErrorKind::Undecided { xid }).with_hint(
-        "let the server set the hint bits (SELECT count(*) or VACUUM on the table, then CHECKPOINT), or choose --unhinted",
-    )
+pub(crate) fn undecided_error(stamps: Stamps, oracle: &dyn Oracle) -> Error {
+    let (xid, witness) = (stamps.open_xid(oracle), oracle.witness());
+    let hint = if witness == HINT_BITS {
+        "let the server set the hint bits (SELECT count(*) or VACUUM on the table, then CHECKPOINT), or choose --unhinted"
+    } else {
+        "pg_xact or the tuple is damaged, or they are not of one moment; --unhinted chooses what to do with such tuples"
+    };
+    Error::new(ErrorKind::Undecided { witness, xid }).with_hint(hint)
 }
 
 /// Unpacks values, with buffers that are kept from tuple to tuple.
@@ -351,7 +355,10 @@ impl Unpack {
 }
 
 /// Unpacks into `raw`, which grows only as far as the compressed bytes can possibly fill it.
-fn decompress<'a>(compressed: &Compressed<'_>, raw: &'a mut Vec<u8>) -> Result<&'a [u8]> {
+///
+/// # Errors
+/// [`crate::ErrorKind::Value`] when the bytes are no such value, or not of the size that they state.
+pub fn decompress<'a>(compressed: &Compressed<'_>, raw: &'a mut Vec<u8>) -> Result<&'a [u8]> {
     let size = compressed.raw_size as usize;
     let ratio = match compressed.method {
         Method::Pglz => pglz::MAX_RATIO,

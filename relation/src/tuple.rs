@@ -120,6 +120,34 @@ impl Walker {
         Ok(found)
     }
 
+    /// The values of all columns in `tuple`, into `values`. What [`Walker::datum`] checks is checked here too.
+    ///
+    /// # Errors
+    /// As [`Walker::datum`].
+    pub fn all<'a>(&self, tuple: &'a [u8], values: &mut Vec<Datum<'a>>) -> Result<()> {
+        values.clear();
+        let header = self.header(tuple)?;
+        let (mut at, mut varwidth) = (0, false);
+        for (step, number) in self.steps.iter().zip(0..) {
+            if number >= header.natts {
+                values.push(Datum::Missing);
+                continue;
+            }
+            if header.nulls.is_some_and(|bits| is_null(bits, number)) {
+                values.push(Datum::Null);
+                continue;
+            }
+            varwidth |= !matches!(step.len, AttLen::Fixed(_));
+            let (start, end) = self.extent(*step, header.data, at).map_err(|e| self.named(e, number))?;
+            values.push(Datum::Bytes(header.data.get(start..end).unwrap_or_default()));
+            at = end;
+        }
+        if at != header.data.len() || varwidth != (header.infomask & HASVARWIDTH != 0) {
+            return Err(self.mismatch(&header, at, varwidth));
+        }
+        Ok(())
+    }
+
     #[inline]
     fn header<'a>(&self, tuple: &'a [u8]) -> Result<Header<'a>> {
         let short = || tuple_error("tuple", "at least 24 bytes", tuple.len());

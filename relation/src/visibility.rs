@@ -61,12 +61,19 @@ pub enum XidStatus {
     Unknown,
 }
 
+/// What [`HintBitsOnly`] asks.
+pub const HINT_BITS: &str = "hint bits";
+
 /// Knows transactions.
 pub trait Oracle: std::fmt::Debug + Send + Sync {
     /// The fate of an ordinary transaction (its xid is at least 3).
     fn transaction(&self, xid: u32) -> XidStatus;
     /// The fate of the updating member of a multixact; [`XidStatus::Aborted`] if none of its members updates.
     fn multixact_updater(&self, multi: u32) -> XidStatus;
+    /// What it asks, for messages.
+    fn witness(&self) -> &'static str {
+        HINT_BITS
+    }
 }
 
 /// The oracle of a bare file: knows nothing beyond the hint bits.

@@ -117,12 +117,12 @@ proptest! {
         let toast = if after {
             let index = ToastIndex::build(&open(), &options).unwrap();
             std::fs::write(&path, &bytes).unwrap();
-            RelationFile::open(&path).ok().map(|file| Toast { file, index })
+            RelationFile::open(&path).ok().map(|file| Toast { file, index, beside_server: false })
         } else {
             std::fs::write(&path, &bytes).unwrap();
             RelationFile::open(&path).ok().map(|file| {
                 let index = ToastIndex::build_with(&file, &options, &crate::visibility::HintBitsOnly, keep).unwrap();
-                Toast { file, index }
+                Toast { file, index, beside_server: false }
             })
         };
         if let Some(toast) = toast {

@@ -154,7 +154,10 @@ fn a_toasted_value_without_its_relation() {
             "relation \"t\": value 77 lies in a toast relation, which was not given (block 0, item 1, attribute \"seq\")"
         ]
     );
-    assert_eq!(sink.damage[0].hint(), Some("give the file of the toast relation, oid 4711, with --toast FILE"));
+    assert_eq!(
+        sink.damage[0].hint(),
+        Some("give the file of the toast relation, oid 4711, with --toast FILE")
+    );
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod tests;
 pub use index::ToastIndex;
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use crate::buffer::PageBuffer;
 use crate::bytes::u32_at;
@@ -36,6 +37,11 @@ pub const CHUNK_SIZE: usize = 1996;
 /// Blocks it is worth to read at once while a long value is fetched.
 pub const READ_AHEAD: usize = 16;
 
+/// Reads of a value that do not agree before it is given up.
+const MAX_READS: u32 = 50;
+/// A server that is writing a page goes on in less time than that.
+const PAUSE: Duration = Duration::from_millis(4);
+
 /// A TOAST relation, ready for look-ups. Holds no changing state: workers may share one.
 #[derive(Debug)]
 pub struct Toast {
@@ -43,6 +49,8 @@ pub struct Toast {
     pub file: RelationFile,
     /// Where its values lie.
     pub index: ToastIndex,
+    /// Whether a server may write to the file, see [`Toast::beside_server`].
+    pub beside_server: bool,
 }
 
 /// One TOAST tuple.
@@ -101,7 +109,14 @@ impl Toast {
                 crate::error::own_error("toast index", expected, index.total_blocks()).in_file(file.path())
             );
         }
-        Ok(Self { file, index })
+        Ok(Self { file, index, beside_server: false })
+    }
+
+    /// The same while a server runs that may prune pages of the relation and write them: every value is read until two reads agree, since
+    /// a page may be read while it is written, half old and half new.
+    #[must_use]
+    pub fn beside_server(self) -> Self {
+        Self { beside_server: true, ..self }
     }
 
     /// Replaces `into` by the stored bytes of a value, `pointer.stored_size` of them. `pages` is working space,
@@ -118,8 +133,17 @@ impl Toast {
         pages: &mut PageBuffer,
         into: &mut Vec<u8>,
     ) -> Result<()> {
-        into.clear();
-        self.fetch_runs(&Wanted::new(pointer, verify), pages, into).map_err(|cause| {
+        let value = Wanted::new(pointer, verify);
+        let mut read = |into: &mut Vec<u8>| {
+            into.clear();
+            self.fetch_runs(&value, pages, into)
+        };
+        let done = if self.beside_server {
+            until_two_agree(&mut read, &mut || std::thread::sleep(PAUSE), into)
+        } else {
+            read(into)
+        };
+        done.map_err(|cause| {
             let cause = cause.in_file(self.file.path());
             Error::new(ErrorKind::Detoast { value_id: pointer.value_id, cause })
         })
@@ -156,6 +180,26 @@ impl Toast {
         }
         Ok(())
     }
+}
+
+/// Reads until two reads give the same; an error counts only if it stays.
+fn until_two_agree(
+    read: &mut dyn FnMut(&mut Vec<u8>) -> Result<()>,
+    pause: &mut dyn FnMut(),
+    into: &mut Vec<u8>,
+) -> Result<()> {
+    let mut again = Vec::new();
+    let mut last = read(into);
+    for _ in 0..MAX_READS {
+        let next = read(&mut again);
+        if last.is_ok() && next.is_ok() && *into == again {
+            return Ok(());
+        }
+        std::mem::swap(into, &mut again);
+        last = next;
+        pause();
+    }
+    last.and_then(|()| Err(toast_error("toast value", "the same bytes in two reads", "others each time")))
 }
 
 /// Copies the chunks from `item` on while they continue the run; gives the next sequence number.

@@ -90,7 +90,8 @@ fn lying_sizes_take_no_memory() {
     bytes[40..44].copy_from_slice(&537_000u32.to_le_bytes());
     let sum = crate::bytes::fnv1a64(0, &bytes[..end]);
     bytes[end..].copy_from_slice(&sum.to_le_bytes());
-    let toast = Toast { index: ToastIndex::from_bytes(&bytes).unwrap(), file: real.file };
+    let toast =
+        Toast { index: ToastIndex::from_bytes(&bytes).unwrap(), file: real.file, beside_server: false };
     let (mut pages, mut into) = (PageBuffer::new(1), Vec::new());
     let error = toast.fetch(&pointer(537_000 * 1996), true, &mut pages, &mut into).unwrap_err();
     assert!(error.to_string().contains("expected 1996 bytes in chunk 2, found 1008"), "{error}");
@@ -175,4 +176,28 @@ fn an_index_with_a_good_sum_is_still_checked() {
     ] {
         assert!(with(at, &bytes).unwrap_err().contains("runs inside the relation"), "{at}");
     }
+}
+
+#[test]
+fn beside_a_server_a_value_is_read_until_two_reads_agree() {
+    // What each read gives; `None` is an error. The last comes again for ever.
+    let read = |script: &[Option<u8>]| {
+        let (mut at, mut pauses, mut into) = (0, 0, Vec::new());
+        let mut one = |into: &mut Vec<u8>| {
+            let now = script[at.min(script.len() - 1)];
+            at += 1;
+            into.clear();
+            into.extend(now);
+            now.map(|_| ()).ok_or_else(|| toast_error("chunk", "whole", "torn"))
+        };
+        let done = until_two_agree(&mut one, &mut || pauses += 1, &mut into);
+        (done.map(|()| into[0]).map_err(|e| e.to_string()), pauses)
+    };
+    assert_eq!(read(&[Some(7)]), (Ok(7), 0));
+    assert_eq!(read(&[Some(1), Some(7)]), (Ok(7), 1));
+    assert_eq!(read(&[None, Some(7)]), (Ok(7), 1));
+    assert_eq!(read(&[Some(1), None, Some(2), Some(7)]).0, Ok(7));
+    assert!(read(&[None]).0.is_err_and(|e| e.contains("torn")), "damage stays an error");
+    let changing: Vec<Option<u8>> = (0..99).map(Some).collect();
+    assert!(read(&changing).0.is_err_and(|e| e.contains("two reads")));
 }
