@@ -1,0 +1,73 @@
+//! What can be wrong with a sequence file, and where.
+
+use std::path::{Path, PathBuf};
+
+/// An error about a sequence file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The system could not do it.
+    #[error("file {path:?}: could not {action}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was tried, a verb.
+        action: &'static str,
+        /// What the system or the decompressor said.
+        source: std::io::Error,
+    },
+    /// The content is no format that is read here.
+    #[error("file {path:?}: expected FASTA or FASTQ, plain or packed, found {found}")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What it looks like.
+        found: &'static str,
+        /// A command that turns it into something that is read.
+        unpack: Option<&'static str>,
+    },
+    /// A record is not built as its format asks.
+    #[error("file {path:?}: record at byte {offset} ({name:?}): expected {expected}, found {found}")]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// Where the record begins, from 0, in the unpacked text.
+        offset: u64,
+        /// Its name.
+        name: String,
+        /// What should be there.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// The file is not what it was when it was opened.
+    #[error("file {path:?}: expected it as it was at the start, found it changed")]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The receiver of the records stopped; it knows why.
+    #[error("{0}")]
+    Stopped(String),
+}
+
+/// Short for this crate's results.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// An error of the system about a file.
+    pub fn io(path: &Path, action: &'static str, source: std::io::Error) -> Self {
+        Self::Io { path: path.to_path_buf(), action, source }
+    }
+
+    /// What may help.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Format { path, unpack: Some(unpack), .. } => {
+                Some(format!("{unpack} {path:?} | kmer-leader -"))
+            }
+            Self::Changed { .. } => Some("count a copy, or stop what writes to it".into()),
+            _ => None,
+        }
+    }
+}
