@@ -7,15 +7,20 @@
 //! What is read is immutable (I4), so a stripe may be drained again after a death, to the same table. Every sum that can be checked is:
 //! the k-mers of each section, the counts in the table against the pairs that were counted, and keys times counts likewise.
 
+use crate::counting::Counting;
 use crate::error::WorkError;
 use crate::job::Job;
 use crate::shared::{DrainOrder, Shared};
-use crate::spool::{UnitResult, digest};
-use kmer::direct::add_stripe;
-use kmer::superkmer::{SECTION_PADDING, Section, read_section};
+use crate::spool::{Indexed, UnitResult, digest};
+use kmer::minimizer::Dealer;
+use kmer::params::Params;
+use kmer::record::{KeyBits, Middle, Narrow, Record, Wide, Width};
+use kmer::{direct, keys};
 use shm_layout::hash::counter::{Added, GroupCounter, Key};
 use shm_layout::hash::entry::EntryKind;
-use shm_layout::hash::image::ImageWriter;
+use shm_layout::hash::image::{ImageWriter, squeeze};
+use shm_layout::planted;
+use shm_layout::slots::Figure;
 use shm_layout::words::Task;
 
 /// Numbers of a stripe's summary.
@@ -38,13 +43,16 @@ pub struct StripeSummary {
     pub kept: u64,
     /// The highest row count.
     pub highest: u64,
+    /// Digest of the image's bytes and of the numbers above; of no meaning in a sum of stripes.
+    pub image: u64,
 }
 
 impl StripeSummary {
     /// The summary as bytes, [`IMAGE_OFFSET`] of them.
     pub fn to_bytes(&self) -> [u8; IMAGE_OFFSET as usize] {
         let mut bytes = [0; IMAGE_OFFSET as usize];
-        let fields = [self.delivered, self.digest, self.distinct, self.counted, self.kept, self.highest];
+        let fields =
+            [self.delivered, self.digest, self.distinct, self.counted, self.kept, self.highest, self.image];
         for (place, field) in bytes.chunks_exact_mut(8).zip(fields) {
             place.copy_from_slice(&field.to_le_bytes());
         }
@@ -61,6 +69,7 @@ impl StripeSummary {
             counted: field(3),
             kept: field(4),
             highest: field(5),
+            image: field(6),
         }
     }
 
@@ -75,58 +84,121 @@ impl StripeSummary {
     }
 }
 
+/// The digest of a published image and its numbers, which whoever reads all of it checks.
+pub fn image_digest(stripe: usize, summary: &StripeSummary, image: &[u8]) -> u64 {
+    let numbers = StripeSummary { image: 0, ..*summary }.to_bytes();
+    digest(digest(usize::MAX, stripe, image) as usize, stripe, &numbers)
+}
+
 /// Drains stripes of one run.
 pub struct Drainer {
     units: Vec<(usize, UnitResult)>,
+    /// For each stripe the sections that are not empty, in the order of their units.
+    index: SectionIndex,
     order: DrainOrder,
+    params: Params,
     method: Method,
-    sections: Vec<(usize, usize, Section)>,
-    section: Vec<u8>,
-    scratch: Vec<u8>,
+    records: Vec<u8>,
     image: Vec<u8>,
+    slot: u16,
+}
+
+/// Where a section is: place of its unit, batch, what the index says.
+#[derive(Clone, Copy)]
+struct Place {
+    unit: u32,
+    batch: u32,
+    indexed: Indexed,
+}
+
+/// The indexes of all units, turned: what a stripe needs of them lies together. Read once, so that they are not looked up all over the arena.
+struct SectionIndex {
+    places: Vec<Place>,
+    /// Where each stripe's places begin; one more than stripes.
+    begins: Vec<usize>,
+}
+
+impl SectionIndex {
+    fn read(shared: &Shared, units: &[(usize, UnitResult)]) -> Result<Self, WorkError> {
+        let (stripes, mut scratch) = (shared.job.stripes(), Vec::new());
+        let mut begins = vec![0; stripes + 1];
+        for (_, result) in units {
+            for batch in 0..result.batches() {
+                result.index(&shared.arena, batch, stripes, &mut scratch, |stripe, indexed| {
+                    begins[stripe + 1] += usize::from(indexed.section.bytes > 0);
+                })?;
+            }
+        }
+        for stripe in 0..stripes {
+            begins[stripe + 1] += begins[stripe];
+        }
+        let none = Place { unit: 0, batch: 0, indexed: Indexed::default() };
+        let (mut places, mut next) = (vec![none; begins[stripes]], begins.clone());
+        for (unit, (_, result)) in (0u32..).zip(units) {
+            for batch in 0..result.batches() {
+                result.index(&shared.arena, batch, stripes, &mut scratch, |stripe, indexed| {
+                    if indexed.section.bytes > 0 && next[stripe] < begins[stripe + 1] {
+                        places[next[stripe]] = Place { unit, batch: batch as u32, indexed };
+                        next[stripe] += 1;
+                    }
+                })?;
+            }
+        }
+        Ok(Self { places, begins })
+    }
+
+    fn of(&self, stripe: usize) -> std::ops::Range<usize> {
+        self.begins[stripe]..self.begins[stripe + 1]
+    }
 }
 
 enum Method {
-    Narrow(Counting<u32>),
-    Wide(Counting<u64>),
+    Short(Box<Counting<Narrow, u32>>),
+    Narrow(Box<Counting<Narrow, u64>>),
+    Middle(Box<Counting<Middle, u64>>),
+    Wide(Box<Counting<Wide, u64>>),
     Direct(Vec<u32>),
 }
 
-struct Counting<K> {
-    table: GroupCounter<K>,
-    keys: Vec<K>,
-    rows: Vec<u32>,
-    /// Different keys among the k-mers of the stripes so far, to size the next table by.
-    distinct: u64,
-    kmers: u64,
+impl Method {
+    fn new(job: &Job, params: Params) -> Self {
+        if job.direct {
+            return Self::Direct(vec![0; 1 << (params.key_bits() - job.stripe_bits)]);
+        }
+        let (every, bits) = (job.occurrences, params.key_bits());
+        match Dealer::new(params, job.stripe_bits, job.seed).width() {
+            Width::Narrow if bits <= 32 => Self::Short(Box::new(Counting::new(job.seed, bits, every))),
+            Width::Narrow => Self::Narrow(Box::new(Counting::new(job.seed, bits, every))),
+            Width::Middle => Self::Middle(Box::new(Counting::new(job.seed, bits, every))),
+            Width::Wide => Self::Wide(Box::new(Counting::new(job.seed, bits, every))),
+        }
+    }
 }
 
 impl Drainer {
-    /// Opens the results of all units, after the leader opened the drain.
+    /// Opens the results of all units for the worker in `slot`, after the leader opened the drain.
     ///
     /// # Errors
     /// When a result is damaged.
-    pub fn new(shared: &Shared) -> Result<Self, WorkError> {
+    pub fn new(shared: &Shared, slot: u16) -> Result<Self, WorkError> {
         let job = &shared.job;
         let mut units = Vec::new();
         for unit in 0..shared.units.len() {
             if let Task::Done { head, .. } = shared.units.look(unit)? {
+                if unit == 0 && planted::is("unit-not-drained") {
+                    continue;
+                }
                 units.push((unit, UnitResult::open(&shared.arena, head, job.stripes())?));
+                if unit == 0 && planted::is("unit-drained-twice") {
+                    units.push((unit, UnitResult::open(&shared.arena, head, job.stripes())?));
+                }
             }
         }
-        let key_bits = job.params()?.key_bits();
-        let method = match key_bits {
-            _ if job.direct => Method::Direct(vec![0; 1 << (key_bits - job.stripe_bits)]),
-            ..=32 => Method::Narrow(Counting::new(job.seed)),
-            _ => Method::Wide(Counting::new(job.seed)),
-        };
-        let (sections, section, scratch, image) = Default::default();
-        Ok(Self { units, order: shared.drain_order()?, method, sections, section, scratch, image })
-    }
-
-    /// The leader's decision.
-    pub fn order(&self) -> &DrainOrder {
-        &self.order
+        let params = job.params()?;
+        let method = Method::new(job, params);
+        let index = SectionIndex::read(shared, &units)?;
+        let (records, image) = Default::default();
+        Ok(Self { units, index, order: shared.drain_order()?, params, method, records, image, slot })
     }
 
     /// Drains stripe `stripe` into the bytes of its chain.
@@ -134,16 +206,18 @@ impl Drainer {
     /// # Errors
     /// When a section is damaged, or sums do not agree.
     pub fn drain(&mut self, shared: &Shared, stripe: usize) -> Result<(Vec<u8>, StripeSummary), WorkError> {
-        let kmers = self.find_sections(shared, stripe)?;
         let mut summary = StripeSummary::default();
         let mut method = std::mem::replace(&mut self.method, Method::Direct(Vec::new()));
         let image = match &mut method {
-            Method::Narrow(counting) => self.count(shared, stripe, kmers, counting, &mut summary),
-            Method::Wide(counting) => self.count(shared, stripe, kmers, counting, &mut summary),
+            Method::Short(counting) => self.count(shared, stripe, counting, &mut summary),
+            Method::Narrow(counting) => self.count(shared, stripe, counting, &mut summary),
+            Method::Middle(counting) => self.count(shared, stripe, counting, &mut summary),
+            Method::Wide(counting) => self.count(shared, stripe, counting, &mut summary),
             Method::Direct(sums) => self.add_up(shared, stripe, sums, &mut summary),
         };
         self.method = method;
         let mut image = image?;
+        summary.image = image_digest(stripe, &summary, &image[IMAGE_OFFSET as usize..]);
         image[..IMAGE_OFFSET as usize].copy_from_slice(&summary.to_bytes());
         Ok((image, summary))
     }
@@ -161,79 +235,58 @@ impl Drainer {
         buffer
     }
 
-    fn find_sections(&mut self, shared: &Shared, stripe: usize) -> Result<u64, WorkError> {
-        self.sections.clear();
-        let mut kmers = 0;
-        for (place, (_, result)) in self.units.iter().enumerate() {
-            for batch in 0..result.batches() {
-                let section = result.section(&shared.arena, batch, stripe, &mut self.scratch)?;
-                if section.bytes > 0 {
-                    kmers += u64::from(section.kmers);
-                    self.sections.push((place, batch, section));
-                }
-            }
-        }
-        Ok(kmers)
-    }
-
-    /// Copies section `i` of the stripe into `self.section`; adds it to the sums. Returns its unit.
+    /// Copies a section of the stripe behind what `self.records` has, checks it, and adds it to the sums. Returns its unit.
     fn load(
         &mut self,
         shared: &Shared,
         stripe: usize,
-        i: usize,
+        place: Place,
         summary: &mut StripeSummary,
-    ) -> Result<(usize, Section), WorkError> {
-        let (place, batch, section) = self.sections[i];
-        let (unit, result) = &self.units[place];
+    ) -> Result<usize, WorkError> {
+        shared.slots.add(self.slot, Figure::Progress, 1)?;
+        let Place { unit, batch, indexed } = place;
+        let (unit, result) = &self.units[unit as usize];
+        let from = self.records.len();
         result.read(
             &shared.arena,
-            batch,
+            batch as usize,
             shared.job.stripes(),
-            &section,
-            SECTION_PADDING,
-            &mut self.section,
+            &indexed.section,
+            &mut self.records,
         )?;
-        let sum = digest(*unit, stripe, &self.section[..section.bytes as usize]);
-        summary.digest = summary.digest.wrapping_add(sum);
-        summary.delivered += u64::from(section.kmers);
-        Ok((*unit, section))
+        let found = digest(*unit, stripe, &self.records[from..]);
+        if found != indexed.digest {
+            let what = format!("expected records of digest {:016x}, found {found:016x}", indexed.digest);
+            return Err(WorkError::Section { unit: *unit, stripe, what });
+        }
+        summary.digest = summary.digest.wrapping_add(found);
+        summary.delivered += u64::from(indexed.section.kmers);
+        Ok(*unit)
     }
 
-    fn count<K: Key>(
+    fn count<R: Record, K: Key + KeyBits>(
         &mut self,
         shared: &Shared,
         stripe: usize,
-        kmers: u64,
-        counting: &mut Counting<K>,
+        counting: &mut Counting<R, K>,
         summary: &mut StripeSummary,
     ) -> Result<Vec<u8>, WorkError> {
-        let job = &shared.job;
-        counting.begin(kmers);
-        let (mut row, mut total) = (0, Added::default());
-        for i in 0..self.sections.len() {
-            let (unit, section) = self.load(shared, stripe, i, summary)?;
-            counting
-                .decode(&self.section, section.bytes as usize, job, &mut row)
-                .map_err(|what| WorkError::Section { unit, stripe, what })?;
-            if counting.rows.len() as u64 != u64::from(section.kmers) {
-                let what = format!("expected {} k-mers, found {}", section.kmers, counting.rows.len());
-                return Err(WorkError::Section { unit, stripe, what });
-            }
-            let added = counting.count(job.occur_bitlen);
-            total.counted += added.counted;
-            total.key_sum = total.key_sum.wrapping_add(added.key_sum);
+        self.records.clear();
+        for at in self.index.of(stripe) {
+            self.load(shared, stripe, self.index.places[at], summary)?;
         }
-        counting.end(kmers);
+        let bad = |what: String| WorkError::Section { unit: 0, stripe, what };
+        let (kmers, total) = counting.count(&self.records, self.params).map_err(bad)?;
+        if kmers != summary.delivered {
+            return Err(bad(format!("expected {} k-mers, found {kmers}", summary.delivered)));
+        }
+        if shared.job.occurrences && total.counted != kmers {
+            let what = format!("occurrences of stripe {stripe}");
+            return Err(WorkError::Conservation { what, expected: kmers, found: total.counted });
+        }
         let front = self.front();
-        publish(
-            &counting.table,
-            total,
-            &self.order,
-            EntryKind::for_bits(job.params()?.key_bits()),
-            front,
-            summary,
-        )
+        let kind = EntryKind::for_bits(self.params.key_bits());
+        publish(counting.table(), total, &self.order, kind, front, summary)
     }
 
     fn add_up(
@@ -244,11 +297,14 @@ impl Drainer {
         summary: &mut StripeSummary,
     ) -> Result<Vec<u8>, WorkError> {
         sums.fill(0);
-        for i in 0..self.sections.len() {
-            let (unit, section) = self.load(shared, stripe, i, summary)?;
-            let read = add_stripe(&self.section[..section.bytes as usize], sums);
-            if read != Some(u64::from(section.kmers)) {
-                let what = format!("expected row counts of {} in all, found {read:?}", section.kmers);
+        for at in self.index.of(stripe) {
+            self.records.clear();
+            let place = self.index.places[at];
+            let unit = self.load(shared, stripe, place, summary)?;
+            let add = if keys::suits(self.params) { keys::add_stripe } else { direct::add_stripe };
+            let (read, kmers) = (add(&self.records, sums), place.indexed.section.kmers);
+            if read != Some(u64::from(kmers)) {
+                let what = format!("expected row counts of {kmers} in all, found {read:?}");
                 return Err(WorkError::Section { unit, stripe, what });
             }
         }
@@ -281,55 +337,6 @@ impl Drainer {
     }
 }
 
-impl<K: Key> Counting<K> {
-    fn new(seed: u64) -> Self {
-        // Another draw than the minimizers': the same bits there would be the same bits here.
-        let multiplier = seed.rotate_left(23).wrapping_mul(0xd1b5_4a32_d192_ed03);
-        Self {
-            table: GroupCounter::new(0, multiplier),
-            keys: Vec::new(),
-            rows: Vec::new(),
-            distinct: 1,
-            kmers: 2,
-        }
-    }
-
-    /// Empties the table, sized for as many different keys as the stripes before suggest.
-    fn begin(&mut self, kmers: u64) {
-        let guess = (kmers as u128 * self.distinct as u128 / self.kmers as u128) as u64;
-        self.table.reset((guess + guess / 8).min(kmers) as usize);
-    }
-
-    fn end(&mut self, kmers: u64) {
-        self.distinct += self.table.len() as u64;
-        self.kmers += kmers;
-    }
-
-    fn decode(&mut self, section: &[u8], bytes: usize, job: &Job, row: &mut u32) -> Result<(), String> {
-        self.keys.clear();
-        self.rows.clear();
-        let (keys, rows) = (&mut self.keys, &mut self.rows);
-        let read = read_section(section, bytes, job.k, row, |kmer, row| {
-            keys.push(K::narrow(kmer));
-            rows.push(row);
-        });
-        read.map_err(|e| e.to_string())
-    }
-
-    fn count(&mut self, occur_bitlen: u32) -> Added {
-        if occur_bitlen == 0 {
-            return self.table.add_batch(&self.keys, &self.rows);
-        }
-        let mut total = Added::default();
-        for (kmer, row) in self.keys.iter().zip(&self.rows) {
-            let added = self.table.add_nth(kmer.wide(), occur_bitlen, *row);
-            total.counted += added.counted;
-            total.key_sum = total.key_sum.wrapping_add(added.key_sum);
-        }
-        total
-    }
-}
-
 /// Writes the image of the keys that are kept, and checks the table against what was counted.
 fn publish<K: Key>(
     table: &GroupCounter<K>,
@@ -339,25 +346,41 @@ fn publish<K: Key>(
     buffer: Vec<u8>,
     summary: &mut StripeSummary,
 ) -> Result<Vec<u8>, WorkError> {
-    let keep = |count: u32| order.all || u64::from(count) > order.threshold;
-    let (mut counted, mut key_sum) = (0u64, 0u64);
-    for (key, count) in table.iter() {
-        counted += u64::from(count);
-        key_sum = key_sum.wrapping_add(key.wide().wrapping_mul(count.into()));
-        summary.kept += u64::from(keep(count));
-        summary.highest = summary.highest.max(count.into());
+    if order.all {
+        let (image, found) = squeeze(buffer, kind, table);
+        check(total, found.sums)?;
+        (summary.distinct, summary.counted) = (table.len() as u64, found.sums.counted);
+        (summary.kept, summary.highest) = (table.len() as u64, found.highest.into());
+        return Ok(image);
     }
-    for (what, expected, found) in
-        [("row counts", total.counted, counted), ("keys times row counts", total.key_sum, key_sum)]
-    {
+    let mut found = Added::default();
+    let keep = |count: u32| u64::from(count) > order.threshold;
+    table.for_each_batch(|batch| {
+        for (key, count) in batch {
+            found.counted += u64::from(*count);
+            found.key_sum = found.key_sum.wrapping_add(key.wide().wrapping_mul(u64::from(*count)));
+            summary.kept += u64::from(keep(*count));
+            summary.highest = summary.highest.max(u64::from(*count));
+        }
+    });
+    check(total, found)?;
+    (summary.distinct, summary.counted) = (table.len() as u64, found.counted);
+    let mut image = ImageWriter::hashed(buffer, kind, summary.kept, table.multiplier());
+    table.for_each_batch(|batch| {
+        let kept = batch.iter().filter(|(_, count)| keep(*count));
+        image.put_all(kept.map(|(key, count)| (key.wide(), *count)));
+    });
+    Ok(image.finish())
+}
+
+fn check(expected: Added, found: Added) -> Result<(), WorkError> {
+    for (what, expected, found) in [
+        ("row counts", expected.counted, found.counted),
+        ("keys times row counts", expected.key_sum, found.key_sum),
+    ] {
         if expected != found {
             return Err(WorkError::Conservation { what: format!("{what} of a table"), expected, found });
         }
     }
-    (summary.distinct, summary.counted) = (table.len() as u64, counted);
-    let mut image = ImageWriter::hashed(buffer, kind, summary.kept, table.multiplier());
-    for (key, count) in table.iter().filter(|(_, count)| keep(*count)) {
-        image.put(key.wide(), count);
-    }
-    Ok(image.finish())
+    Ok(())
 }

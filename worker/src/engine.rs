@@ -7,40 +7,81 @@
 //! ```
 //!
 //! A worker that finds nothing to claim tells the leader and sleeps until the phase changes, a tenth of a second at the most: a unit may have come
-//! back in the meantime, or the leader may be gone. It looks at the error flag and at its own slot before every claim.
+//! back in the meantime, or the leader may be gone. It looks at the error flag and at its own slot before every claim. Whatever it does moves
+//! the progress counter of its slot, waiting too: a counter that stands still means a worker that hangs.
+//!
+//! A worker that finds no room for a result gives its task back and waits a moment: the chunks of a worker that died just now may become
+//! free. Only when no recovery came is it an error.
 
 use crate::drain::Drainer;
 use crate::error::WorkError;
 use crate::scan::Scanner;
-use crate::shared::Shared;
+use crate::shared::{DrainOrder, Shared};
+use crate::trace::{self, Event, What};
+use shm_layout::arena::NOTHING;
+use shm_layout::inject::{Point, at};
 use shm_layout::slots::Figure;
 use shm_layout::state::Phase;
-use shm_layout::words::Owner;
+use shm_layout::tasks::TaskWords;
+use shm_layout::words::{Claim, Owner, Task};
 use std::time::{Duration, Instant};
 
 /// Longest sleep of a worker that has nothing to do.
 const IDLE: Duration = Duration::from_millis(100);
+/// How long a worker without room waits for a recovery: the leader sees a death at once.
+const ROOM_WAIT: Duration = Duration::from_secs(1);
+
+/// How long a worker sleeps that waits for a parcel.
+const PARCEL_WAIT: Duration = Duration::from_micros(200);
+
+/// What is to be done about a unit of a stream.
+enum Parcel {
+    /// It is there.
+    There,
+    /// The stream ended before it.
+    Ended,
+    /// An earlier unit came back: until it is done the feeder may not go on, so it is first.
+    Earlier,
+    /// The work is to be left.
+    Leave,
+}
 
 /// What a worker asks of its surroundings.
 pub trait Surroundings {
     /// Tells the leader that this worker found nothing to claim.
     fn idle(&mut self);
-    /// Leaves, never to return, when nobody leads any more.
-    fn leave_if_orphaned(&mut self);
+    /// A worker has a unit of a stream whose parcel is not there yet: brings it nearer, or waits a moment.
+    ///
+    /// # Errors
+    /// What stands in the way of it.
+    fn await_parcel(&mut self) -> Result<(), WorkError> {
+        std::thread::sleep(PARCEL_WAIT);
+        Ok(())
+    }
+    /// False when the work is to be left as it is. Does not return at all when nobody leads any more.
+    fn may_go_on(&mut self) -> bool;
 }
 
 /// A worker at work.
 pub struct Worker<'a> {
     shared: &'a Shared,
     owner: Owner,
+    mapped: bool,
     scanner: Option<Scanner>,
     drainer: Option<Drainer>,
+    order: Option<DrainOrder>,
 }
 
 impl<'a> Worker<'a> {
     /// A worker for the run in `shared`, as `owner`.
     pub fn new(shared: &'a Shared, owner: Owner) -> Self {
-        Self { shared, owner, scanner: None, drainer: None }
+        Self { shared, owner, mapped: shared.job.mapped, scanner: None, drainer: None, order: None }
+    }
+
+    /// The same, but it reads with pread whatever the job says: for a leader, whom a bus error must not end.
+    #[must_use]
+    pub fn without_mapping(self) -> Self {
+        Self { mapped: false, ..self }
     }
 
     /// Works until the run is over.
@@ -55,8 +96,12 @@ impl<'a> Worker<'a> {
                 Phase::Drain => self.drain_all(around)?,
                 Phase::Finished | Phase::Aborted => return Ok(()),
             }
+            at(Point::WorkerIdle)?;
             around.idle();
-            around.leave_if_orphaned();
+            if !around.may_go_on() {
+                return Ok(());
+            }
+            self.shared.slots.add(self.owner.slot, Figure::Progress, 1)?;
             self.shared.state.wait_for_phase(phase, IDLE)?;
         }
     }
@@ -76,38 +121,156 @@ impl<'a> Worker<'a> {
         Ok(slots.add(self.owner.slot, Figure::Progress, 1)?)
     }
 
+    /// The time, for [`Worker::trace`]; nobody asks for it where there is no trace.
+    fn time(&self) -> u64 {
+        if self.shared.trace.is_some() { trace::now() } else { 0 }
+    }
+
+    /// Notes a task that was asked for and claimed at these times and ended now.
+    fn trace(&self, what: What, (asked, claimed): (u64, u64)) -> Result<(), WorkError> {
+        let Some(trace) = &self.shared.trace else { return Ok(()) };
+        trace.record(Event { slot: self.owner.slot, what, asked, claimed, ended: trace::now() })
+    }
+
+    fn add_figures(&self, figures: &[(Figure, u64)]) -> Result<(), WorkError> {
+        figures.iter().try_for_each(|(f, value)| Ok(self.shared.slots.add(self.owner.slot, *f, *value)?))
+    }
+
+    /// Gives a task back for which there was no room, and waits for more; true when it may be tried again.
+    fn make_room(
+        &self,
+        tasks: &TaskWords,
+        (task, claim): (usize, Claim),
+        recoveries: u64,
+        around: &mut impl Surroundings,
+    ) -> Result<bool, WorkError> {
+        tasks.give_back(task, claim)?;
+        at(Point::RoomWait)?;
+        let start = Instant::now();
+        while start.elapsed() < ROOM_WAIT && around.may_go_on() && self.may_claim()? {
+            if self.shared.state.recoveries()? != recoveries {
+                return Ok(true);
+            }
+            self.shared.slots.add(self.owner.slot, Figure::Progress, 1)?;
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(false)
+    }
+
     /// Scans units until none can be claimed.
     ///
     /// # Errors
     /// As [`Worker::run`].
     pub fn scan_all(&mut self, around: &mut impl Surroundings) -> Result<(), WorkError> {
         let shared = self.shared;
-        while shared.state.phase()? == Phase::Scan && self.may_claim()? {
-            around.leave_if_orphaned();
-            let start = Instant::now();
-            let Some((unit, claim)) = shared.state.claim_unit(&shared.units, self.owner)? else { break };
+        while around.may_go_on() && shared.state.phase()? == Phase::Scan && self.may_claim()? {
+            let (start, asked) = (Instant::now(), self.time());
+            let recoveries = shared.state.recoveries()?;
+            let Some((unit, claim)) = self.claim_unit()? else { break };
+            at(Point::ScanClaimed)?;
+            let times = (asked, self.time());
             self.step(1, unit)?;
+            match self.wait_for_parcel(unit, around)? {
+                Parcel::There => {}
+                Parcel::Ended => {
+                    shared.units.commit(unit, claim, self.owner, NOTHING)?;
+                    continue;
+                }
+                Parcel::Leave => {
+                    shared.units.give_back(unit, claim)?;
+                    break;
+                }
+                Parcel::Earlier => {
+                    shared.units.give_back(unit, claim)?;
+                    continue;
+                }
+            }
             let scanner = match &mut self.scanner {
                 Some(scanner) => scanner,
-                none => none.insert(Scanner::new(shared)?),
+                none => none.insert(Scanner::new(shared, self.owner.slot, self.mapped)?),
             };
-            let (chain, summary) = scanner.scan(shared, unit, self.owner)?;
+            let (chain, summary) = match scanner.scan(shared, unit, self.owner) {
+                Err(e) if e.is_no_room() => {
+                    if self.make_room(&shared.units, (unit, claim), recoveries, around)? {
+                        continue;
+                    }
+                    return Err(e);
+                }
+                scanned => scanned?,
+            };
+            at(Point::ScanStored)?;
             if let Err(e) = shared.units.commit(unit, claim, self.owner, chain.head()) {
+                at(Point::ScanFenced)?;
                 shared.arena.free(chain)?;
                 return Err(e.into());
             }
-            for (figure, value) in [
+            at(Point::ScanCommitted)?;
+            self.trace(What::Unit(unit as u32), times)?;
+            self.add_figures(&[
                 (Figure::Units, 1),
                 (Figure::Blocks, summary.blocks),
                 (Figure::Rows, summary.rows),
                 (Figure::Kmers, summary.kmers),
                 (Figure::ScanNanos, start.elapsed().as_nanos() as u64),
                 (Figure::Progress, 1),
-            ] {
-                shared.slots.add(self.owner.slot, figure, value)?;
-            }
+            ])?;
         }
         Ok(())
+    }
+
+    /// Claims the next unit; of a stream always the first that is free, since its parcels are made in order and only some at a time.
+    fn claim_unit(&self) -> Result<Option<(usize, Claim)>, WorkError> {
+        let shared = self.shared;
+        if shared.job.stream.is_some() {
+            return Ok(shared.units.claim_any(self.owner)?);
+        }
+        Ok(shared.state.claim_unit(&shared.units, self.owner)?)
+    }
+
+    /// Waits for the parcel of a unit, if there is a stream.
+    fn wait_for_parcel(&self, unit: usize, around: &mut impl Surroundings) -> Result<Parcel, WorkError> {
+        let shared = self.shared;
+        let Some(parcel) = shared.parcel_of(unit) else { return Ok(Parcel::There) };
+        loop {
+            match shared.parcels.look(parcel)? {
+                Task::Done { head: NOTHING, .. } => return Ok(Parcel::Ended),
+                Task::Done { .. } => return Ok(Parcel::There),
+                Task::Free { .. } | Task::Claimed { .. } => {}
+                Task::Poison { .. } => return Ok(Parcel::Leave),
+            }
+            if !around.may_go_on() || shared.state.phase()? != Phase::Scan || !self.may_claim()? {
+                return Ok(Parcel::Leave);
+            }
+            if shared.units.has_free_before(unit)? {
+                return Ok(Parcel::Earlier);
+            }
+            shared.slots.add(self.owner.slot, Figure::Progress, 1)?;
+            around.await_parcel()?;
+        }
+    }
+
+    /// The next stripe: the leader's order first, then any of it that came back; what the order leaves out is the leader's to settle. The inner
+    /// `None` says that the one drawn is somebody else's.
+    fn claim_stripe(&mut self) -> Result<Option<Option<(usize, Claim)>>, WorkError> {
+        let shared = self.shared;
+        let order = match &mut self.order {
+            Some(order) => &order.order,
+            none => &none.insert(shared.drain_order()?).order,
+        };
+        let next = shared.state.next_stripe()?;
+        at(Point::DrainNumber)?;
+        if let Some(stripe) = order.get(next as usize) {
+            let stripe = *stripe as usize;
+            return Ok(Some(shared.stripes.claim(stripe, self.owner)?.map(|claim| (stripe, claim))));
+        }
+        for stripe in order {
+            let stripe = *stripe as usize;
+            if let Some(claim) = shared.stripes.claim(stripe, self.owner)? {
+                at(Point::ClaimAgain)?;
+                return Ok(Some(Some((stripe, claim))));
+            }
+        }
+        Ok(None)
     }
 
     /// Drains stripes until none can be claimed.
@@ -118,38 +281,43 @@ impl<'a> Worker<'a> {
         let shared = self.shared;
         // What the scan held is not needed any more.
         self.scanner = None;
-        while shared.state.phase()? == Phase::Drain && self.may_claim()? {
-            around.leave_if_orphaned();
-            let start = Instant::now();
+        while around.may_go_on() && shared.state.phase()? == Phase::Drain && self.may_claim()? {
+            let (start, asked) = (Instant::now(), self.time());
+            let recoveries = shared.state.recoveries()?;
+            let (stripe, claim) = match self.claim_stripe()? {
+                Some(Some(claimed)) => claimed,
+                Some(None) => continue,
+                None => break,
+            };
+            at(Point::DrainClaimed)?;
+            let times = (asked, self.time());
+            self.step(2, stripe)?;
             let drainer = match &mut self.drainer {
                 Some(drainer) => drainer,
-                none => none.insert(Drainer::new(shared)?),
+                none => none.insert(Drainer::new(shared, self.owner.slot)?),
             };
-            let next = shared.state.next_stripe()?;
-            let claimed = match drainer.order().order.get(next as usize) {
-                Some(stripe) => {
-                    let stripe = *stripe as usize;
-                    // Not free: somebody else came upon it by looking for stripes that came back.
-                    let Some(claim) = shared.stripes.claim(stripe, self.owner)? else { continue };
-                    Some((stripe, claim))
-                }
-                None => shared.stripes.claim_any(self.owner)?,
-            };
-            let Some((stripe, claim)) = claimed else { break };
-            self.step(2, stripe)?;
-            let Some(drainer) = &mut self.drainer else { continue };
             let (image, _) = drainer.drain(shared, stripe)?;
-            let chain = shared.arena.store(self.owner, &image)?;
+            at(Point::DrainBuilt)?;
+            let chain = match shared.arena.store(self.owner, &image).map_err(WorkError::from) {
+                Err(e) if e.is_no_room() => {
+                    if self.make_room(&shared.stripes, (stripe, claim), recoveries, around)? {
+                        continue;
+                    }
+                    return Err(e);
+                }
+                stored => stored?,
+            };
+            at(Point::DrainStored)?;
             if let Err(e) = shared.stripes.commit(stripe, claim, self.owner, chain.head()) {
+                at(Point::DrainFenced)?;
                 shared.arena.free(chain)?;
                 return Err(e.into());
             }
+            at(Point::DrainPublished)?;
             drainer.reuse(image);
+            self.trace(What::Stripe(stripe as u32), times)?;
             let nanos = start.elapsed().as_nanos() as u64;
-            for (figure, value) in [(Figure::Stripes, 1), (Figure::DrainNanos, nanos), (Figure::Progress, 1)]
-            {
-                shared.slots.add(self.owner.slot, figure, value)?;
-            }
+            self.add_figures(&[(Figure::Stripes, 1), (Figure::DrainNanos, nanos), (Figure::Progress, 1)])?;
         }
         Ok(())
     }

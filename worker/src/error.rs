@@ -1,5 +1,7 @@
 //! Why a worker stops, and with which exit code the leader is told.
 
+use std::path::PathBuf;
+
 /// Exit code after an error that was reported through the segment.
 pub const EXIT_REPORTED: i32 = 1;
 /// Exit code of a worker that could not attach.
@@ -14,6 +16,23 @@ pub enum WorkError {
     /// The relation, or its TOAST relation, cannot be read.
     #[error("{0}")]
     Relation(#[from] relation::Error),
+    /// A sequence file cannot be read, or a record of it.
+    #[error("{0}")]
+    Sequence(#[from] sequence::Error),
+    /// A letter that is no nucleotide code.
+    #[error(
+        "file {path:?}: record {name:?}: expected an IUPAC nucleotide code, found {found:?} (byte {offset})"
+    )]
+    Letter {
+        /// The file.
+        path: PathBuf,
+        /// Name of the record.
+        name: String,
+        /// Where in the file's text, from 0.
+        offset: u64,
+        /// The letter.
+        found: char,
+    },
     /// The segment cannot be used, or the worker was fenced.
     #[error("{0}")]
     Segment(#[from] shm_layout::Error),
@@ -48,12 +67,23 @@ impl WorkError {
         matches!(self, Self::Segment(shm_layout::Error::Fenced { .. }))
     }
 
+    /// True when there was no room for a result: a recovery from somebody's death may make some.
+    pub fn is_no_room(&self) -> bool {
+        use shm_layout::Error::{ArenaFull, NoRoom};
+        matches!(self, Self::Segment(ArenaFull { .. } | NoRoom { .. }))
+    }
+
     /// The text for the user: the error, and on a second line the hint if there is one.
     pub fn report(&self) -> String {
         let hint = match self {
             Self::Relation(e) => e.hint().map(str::to_owned),
+            Self::Sequence(e) => e.hint(),
+            Self::Letter { .. } => Some("--on-error skip takes such letters for N, counts and reports the records".into()),
+            Self::Segment(shm_layout::Error::NoRoom { name, .. }) if name.contains('/') => {
+                Some("make room in the directory of the segment, or name another with --segment-dir".into())
+            }
             Self::Segment(shm_layout::Error::NoRoom { .. }) => Some(
-                "make the shared-memory file system larger (mount -o remount,size=... /dev/shm, docker run --shm-size=...)".into(),
+                "make the shared-memory file system larger (mount -o remount,size=... /dev/shm, docker run --shm-size=...), or lay the segment in a directory on a disk: --segment-dir DIR".into(),
             ),
             Self::Segment(shm_layout::Error::ArenaFull { .. }) => Some("allow more memory with --memory".into()),
             _ => None,

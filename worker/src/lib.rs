@@ -2,6 +2,8 @@
 //!
 //! * [`job`]: the description that the leader puts into the segment, and how it is encoded.
 //! * [`shared`]: all structures of a run's segment, created or attached together.
+//! * [`seal`]: the digest over what is asked for.
+//! * [`source`]: the blocks of all leaves of a job, numbered through.
 //! * [`spool`]: how a unit's result is laid out in the arena.
 //! * [`scan`]: a unit of blocks becomes sections of super-k-mers, one a stripe.
 //! * [`drain`]: a stripe's sections become its published table.
@@ -12,12 +14,22 @@
 
 #![forbid(unsafe_code)]
 
+mod counting;
+pub mod digest;
 pub mod drain;
 pub mod engine;
 mod error;
+pub mod feed;
 pub mod job;
+mod letters;
+mod method;
 pub mod scan;
+pub mod seal;
 pub mod shared;
+pub mod source;
 pub mod spool;
+pub mod stdin;
+pub mod steady;
+pub mod trace;
 
 pub use error::{EXIT_FENCED, EXIT_NO_ATTACH, EXIT_REPORTED, WorkError};

@@ -5,35 +5,27 @@
 
 use crate::error::WorkError;
 use crate::job::Job;
+use crate::letters::{Letters, Taken};
+use crate::method::Method;
 use crate::shared::Shared;
-use crate::spool::{UnitSummary, digest, index_bytes, tail, write_index};
+use crate::source::{Blocks, Rows};
+use crate::spool::{Indexed, UnitSummary, add_index, digest, index_bytes, tail, write_index};
 use kmer::bases::Bases;
-use kmer::direct::DirectCounter;
-use kmer::minimizer::Dealer;
+use kmer::keys::KeySorter;
 use kmer::params::Params;
-use kmer::superkmer::{Section, Splitter};
-use relation::{
-    BLOCK_SIZE, DnaType, MappedRelation, PageCounts, PageReader, RelationFile, RowSink, Toast, ToastIndex,
-    Value,
-};
+use kmer::superkmer::{LeftOut, Section, Share};
+use relation::{DnaType, PageCounts, RowSink, Value};
+use sequence::{Part, RecordSink};
 use shm_layout::arena::{Arena, OwnedChain};
 use shm_layout::words::Owner;
-use std::sync::Arc;
+use std::path::Path;
 
-/// Bytes of bases after which a batch is stored.
-const BATCH_BYTES: usize = 4 << 20;
 /// Messages about skipped tuples that a unit keeps, in bytes; the rest is counted only.
 const MESSAGE_BYTES: usize = 64 << 10;
 
-enum Source {
-    Pread { file: RelationFile, buffer: Vec<u8> },
-    Mapped(MappedRelation),
-}
-
-/// Scans units of one relation.
+/// Scans units of one job.
 pub struct Scanner {
-    source: Source,
-    reader: PageReader,
+    blocks: Blocks,
     sorter: Sorter,
 }
 
@@ -42,26 +34,26 @@ struct Sorter {
     params: Params,
     dna: DnaType,
     skip_damaged: bool,
+    batch_bytes: usize,
     bases: Bases,
+    letters: Letters,
     method: Method,
     stripe_bits: u32,
     batch: Vec<u8>,
     unit: Unit,
 }
 
-enum Method {
-    SuperKmers(Box<Splitter>),
-    Direct(Box<DirectCounter>),
-}
-
 /// What belongs to the unit at hand.
 struct Unit {
     number: usize,
+    part: u32,
     owner: Owner,
     arena: Option<Arena>,
     chain: Option<OwnedChain>,
     chain_bytes: u64,
     batches: Vec<u64>,
+    /// Digest of the batches' indexes.
+    indexes: u64,
     row: u32,
     messages: String,
     summary: UnitSummary,
@@ -69,34 +61,12 @@ struct Unit {
 }
 
 impl Scanner {
-    /// Opens the job's files. The relation must be what it was when the leader looked.
+    /// Gets ready to scan for the worker in `slot`, through mappings if `mapped` says so.
     ///
     /// # Errors
-    /// When a file cannot be opened, or has changed since.
-    pub fn new(shared: &Shared) -> Result<Self, WorkError> {
-        let job = &shared.job;
-        let desc = job.tuple_desc()?;
-        let toast = match (job.toast_path(), shared.toast_index()?) {
-            (Some(path), Some(bytes)) => {
-                Some(Arc::new(Toast::new(RelationFile::open(path)?, ToastIndex::from_bytes(&bytes)?)?))
-            }
-            _ => None,
-        };
-        let file = RelationFile::open(job.relation_path())?;
-        if file.fingerprint().digest != job.fingerprint {
-            return Err(WorkError::Job(format!(
-                "relation {:?}: changed since the start",
-                job.relation_path()
-            )));
-        }
-        let reader =
-            PageReader::new(&desc, job.column as usize, job.read_options(), job.relation_path(), toast)?;
-        let source = if job.mapped {
-            Source::Mapped(MappedRelation::open(job.relation_path())?)
-        } else {
-            Source::Pread { file, buffer: Vec::new() }
-        };
-        Ok(Self { source, reader, sorter: Sorter::new(job)? })
+    /// When the transaction logs cannot be opened, or the job's numbers are out of range.
+    pub fn new(shared: &Shared, slot: u16, mapped: bool) -> Result<Self, WorkError> {
+        Ok(Self { blocks: Blocks::new(shared, slot, mapped)?, sorter: Sorter::new(&shared.job)? })
     }
 
     /// Scans unit `unit` and stores its result in chunks of `owner`. Nothing of it is published.
@@ -110,11 +80,17 @@ impl Scanner {
         owner: Owner,
     ) -> Result<(OwnedChain, UnitSummary), WorkError> {
         let (first, blocks) = shared.unit_blocks(unit)?;
-        self.sorter.begin(unit, owner, &shared.arena);
+        self.sorter.begin(unit, owner, &shared.arena, shared.share(unit));
         let mut counts = PageCounts::default();
-        let scanned = self.read_blocks(first as u32, blocks as usize, &mut counts);
+        let scanned = match shared.parcel_of(unit) {
+            Some(parcel) => self.blocks.read_parcel(shared, parcel, owner, &mut self.sorter),
+            None => self.blocks.read(shared, first, blocks, &mut counts, &mut self.sorter),
+        };
         let scanned = self.sorter.unit.failure.take().map_or(scanned, Err);
-        let result = scanned.and_then(|()| self.sorter.finish(&counts, blocks));
+        let result = scanned.and_then(|text| {
+            self.sorter.unit.summary.text = text;
+            self.sorter.finish(&counts, blocks)
+        });
         if result.is_err()
             && let Some(chain) = self.sorter.unit.chain.take()
         {
@@ -122,48 +98,21 @@ impl Scanner {
         }
         result
     }
-
-    fn read_blocks(&mut self, first: u32, blocks: usize, counts: &mut PageCounts) -> Result<(), WorkError> {
-        let Self { source, reader, sorter } = self;
-        match source {
-            Source::Pread { file, buffer } => {
-                buffer.resize(blocks * BLOCK_SIZE, 0);
-                file.read_blocks(first, buffer)?;
-                for (page, block) in buffer.chunks_exact(BLOCK_SIZE).zip(first..) {
-                    reader.read_page(page, block, counts, sorter)?;
-                }
-            }
-            Source::Mapped(mapped) => {
-                for block in first..first + blocks as u32 {
-                    reader.read_page(mapped.page(block)?, block, counts, sorter)?;
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Sorter {
     fn new(job: &Job) -> Result<Self, WorkError> {
         let params = job.params()?;
-        let method = if job.direct {
-            let counter = DirectCounter::new(params);
-            Method::Direct(Box::new(
-                counter.ok_or_else(|| WorkError::Job("keys are too long to be counted directly".into()))?,
-            ))
-        } else {
-            Method::SuperKmers(Box::new(Splitter::new(
-                Dealer::new(params, job.stripe_bits, job.seed),
-                job.stripe_bits,
-            )))
-        };
+        let method = Method::new(job, params)?;
         let unit = Unit {
             number: 0,
+            part: 0,
             owner: Owner { slot: 0, generation: 0 },
             arena: None,
             chain: None,
             chain_bytes: 0,
             batches: Vec::new(),
+            indexes: 0,
             row: 0,
             messages: String::new(),
             summary: UnitSummary::default(),
@@ -174,7 +123,9 @@ impl Sorter {
             params,
             dna,
             skip_damaged,
+            batch_bytes: job.batch_bytes as usize,
             bases: Bases::new(params),
+            letters: Letters::new(params.k(), job.row_per_file, skip_damaged),
             method,
             stripe_bits,
             batch: Vec::new(),
@@ -182,17 +133,21 @@ impl Sorter {
         })
     }
 
-    fn begin(&mut self, number: usize, owner: Owner, arena: &Arena) {
+    fn begin(&mut self, number: usize, owner: Owner, arena: &Arena, share: Share) {
         self.bases.restart();
+        self.letters.begin_unit();
         match &mut self.method {
-            Method::SuperKmers(splitter) => splitter.begin_unit(),
+            Method::SuperKmers(splitter) => splitter.begin_unit(share),
+            Method::Keys(sorter) => sorter.begin_unit(share),
             Method::Direct(counter) => drop(counter.take()),
         }
         let unit = &mut self.unit;
         (unit.number, unit.owner, unit.arena, unit.chain) =
             (number, owner, Some(arena.clone()), Some(arena.begin()));
+        unit.part = share.part;
         (unit.chain_bytes, unit.row, unit.summary, unit.failure) = (0, 0, UnitSummary::default(), None);
         unit.batches.clear();
+        unit.indexes = 0;
         unit.messages.clear();
     }
 
@@ -217,11 +172,12 @@ impl Sorter {
     }
 
     fn store_if_large(&mut self) -> Result<(), WorkError> {
-        if self.bases.len() < BATCH_BYTES {
+        if self.bases.len() < self.batch_bytes {
             return Ok(());
         }
         match &mut self.method {
             Method::SuperKmers(_) => self.store_super_kmers()?,
+            Method::Keys(_) => self.sort_keys()?,
             Method::Direct(counter) => counter.add(&self.bases),
         }
         self.bases.clear();
@@ -238,6 +194,13 @@ impl Sorter {
         self.unit.store(&mut self.batch, sections)
     }
 
+    /// Takes the keys of what the buffer holds, and stores them as batches whenever there are enough.
+    fn sort_keys(&mut self) -> Result<(), WorkError> {
+        let Method::Keys(sorter) = &mut self.method else { return Ok(()) };
+        let (batch, unit, index) = (&mut self.batch, &mut self.unit, index_bytes(1 << self.stripe_bits));
+        sorter.add(&self.bases, |sorter| store_keys(sorter, batch, index, unit))
+    }
+
     fn store_direct(&mut self) -> Result<(), WorkError> {
         let Method::Direct(counter) = &mut self.method else { return Ok(()) };
         counter.add(&self.bases);
@@ -250,41 +213,85 @@ impl Sorter {
             let from = self.batch.len();
             let (_, sum) = counter.write_stripe(stripe, self.stripe_bits, &mut self.batch);
             let (offset, bytes) = ((from - index) as u32, (self.batch.len() - from) as u32);
-            *section = Section { offset, bytes, kmers: u32::try_from(sum).unwrap_or(u32::MAX) };
+            // Rows are not bounded by stripe here: counting directly is cheap, and so is the drain.
+            let kmers = u32::try_from(sum).unwrap_or(u32::MAX);
+            *section = Section { offset, bytes, kmers, rows: u32::MAX };
         }
         let (counted, pushed) = (counter.take(), self.bases.counts().kmers);
         equal("k-mers of a unit counted directly", pushed, counted)?;
         self.unit.store(&mut self.batch, &sections)
     }
 
+    /// Stores what the buffer and the method still hold.
+    fn store_rest(&mut self) -> Result<(), WorkError> {
+        match &self.method {
+            Method::SuperKmers(_) if self.bases.is_empty() => return Ok(()),
+            Method::SuperKmers(_) => return self.store_super_kmers(),
+            Method::Direct(_) => return self.store_direct(),
+            Method::Keys(_) => self.sort_keys()?,
+        }
+        let Method::Keys(sorter) = &mut self.method else { return Ok(()) };
+        if sorter.is_empty() {
+            return Ok(());
+        }
+        store_keys(sorter, &mut self.batch, index_bytes(1 << self.stripe_bits), &mut self.unit)
+    }
+
     /// Stores what is left and the tail. The counts must agree with each other before anybody may see the result.
     fn finish(&mut self, counts: &PageCounts, blocks: u64) -> Result<(OwnedChain, UnitSummary), WorkError> {
-        match &self.method {
-            Method::SuperKmers(_) if !self.bases.is_empty() => self.store_super_kmers()?,
-            Method::SuperKmers(_) => {}
-            Method::Direct(_) => self.store_direct()?,
-        }
+        self.store_rest()?;
+        let (left_out, repeats) = match &self.method {
+            Method::SuperKmers(splitter) => (splitter.left_out(), 0),
+            Method::Keys(sorter) => (sorter.left_out(), sorter.repeats()),
+            Method::Direct(_) => (LeftOut::default(), 0),
+        };
         let windows = self.bases.counts();
         let unit = &mut self.unit;
-        let summary = &mut unit.summary;
-        (summary.rows, summary.nulls, summary.missing) = (counts.live, counts.nulls, counts.missing);
-        (summary.compressed, summary.external) = (counts.compressed, counts.external);
-        (summary.dead, summary.undecided, summary.zero_pages) =
-            (counts.dead, counts.undecided, counts.zero_pages);
-        (summary.damaged_pages, summary.damaged_tuples) = (counts.damaged_pages, counts.damaged_tuples);
-        (summary.kmers, summary.expanded, summary.skipped) =
-            (windows.kmers, windows.expanded, windows.skipped);
-        (summary.messages, summary.batches, summary.blocks) =
-            (unit.messages.len() as u64, unit.batches.len() as u64, blocks);
-        if matches!(self.method, Method::SuperKmers(_)) {
-            equal("k-mers of a unit in its sections", summary.kmers, summary.delivered)?;
+        if unit.part > 0 {
+            // What is not of its own part is told by the unit that has the first.
+            unit.messages.clear();
+            (unit.summary.short, unit.summary.text) = (0, 0);
+        } else {
+            count_rows(&mut unit.summary, counts, blocks);
+            unit.summary.rows += self.letters.rows;
+            unit.summary.short += self.letters.short;
+            unit.summary.damaged_tuples += self.letters.damaged;
+            (unit.summary.expanded, unit.summary.skipped) = (windows.expanded, windows.skipped);
         }
-        let tail = tail(&unit.messages, &unit.batches, summary);
+        let summary = &mut unit.summary;
+        summary.kmers = windows.kmers - left_out.part;
+        (summary.messages, summary.batches) = (unit.messages.len() as u64, unit.batches.len() as u64);
+        if !matches!(self.method, Method::Direct(_)) {
+            let accounted = summary.delivered + left_out.pass + repeats;
+            equal("k-mers of a unit in its sections", summary.kmers, accounted)?;
+        }
+        let tail = tail(unit.number, &unit.messages, &unit.batches, summary, unit.indexes);
         let summary = *summary;
         unit.append(&tail)?;
         let chain = unit.chain.take().expect("begun with the unit");
         Ok((chain, summary))
     }
+}
+
+fn store_keys(
+    sorter: &mut KeySorter,
+    batch: &mut Vec<u8>,
+    index: usize,
+    unit: &mut Unit,
+) -> Result<(), WorkError> {
+    batch.clear();
+    batch.resize(index, 0);
+    let sections = sorter.write(batch);
+    unit.store(batch, sections)
+}
+
+fn count_rows(summary: &mut UnitSummary, counts: &PageCounts, blocks: u64) {
+    (summary.rows, summary.nulls, summary.missing) = (counts.live, counts.nulls, counts.missing);
+    (summary.compressed, summary.external) = (counts.compressed, counts.external);
+    (summary.dead, summary.undecided, summary.zero_pages) =
+        (counts.dead, counts.undecided, counts.zero_pages);
+    (summary.damaged_pages, summary.damaged_tuples) = (counts.damaged_pages, counts.damaged_tuples);
+    summary.blocks = blocks;
 }
 
 fn equal(what: &str, expected: u64, found: u64) -> Result<(), WorkError> {
@@ -298,14 +305,20 @@ fn equal(what: &str, expected: u64, found: u64) -> Result<(), WorkError> {
 impl Unit {
     /// Stores a batch: room for the index, then the sections that `sections` describes.
     fn store(&mut self, batch: &mut [u8], sections: &[Section]) -> Result<(), WorkError> {
-        let index = index_bytes(sections.len());
-        for (stripe, section) in sections.iter().enumerate().filter(|(_, s)| s.bytes > 0) {
-            let from = index + section.offset as usize;
-            let sum = digest(self.number, stripe, &batch[from..from + section.bytes as usize]);
-            self.summary.digest = self.summary.digest.wrapping_add(sum);
-            self.summary.delivered += u64::from(section.kmers);
-        }
-        write_index(sections, &mut batch[..index]);
+        let (index, records) = batch.split_at_mut(index_bytes(sections.len()));
+        let (number, summary) = (self.number, &mut self.summary);
+        let indexed = sections.iter().enumerate().map(|(stripe, section)| {
+            if section.bytes == 0 {
+                return Indexed { section: *section, digest: 0 };
+            }
+            let from = section.offset as usize;
+            let digest = digest(number, stripe, &records[from..from + section.bytes as usize]);
+            summary.digest = summary.digest.wrapping_add(digest);
+            summary.delivered += u64::from(section.kmers);
+            Indexed { section: *section, digest }
+        });
+        write_index(indexed, index);
+        self.indexes = add_index(self.indexes, self.batches.len(), index);
         self.batches.push(self.chain_bytes);
         self.append(batch)
     }
@@ -318,24 +331,69 @@ impl Unit {
     }
 }
 
+impl Sorter {
+    /// Remembers why the reading is to end; the reader is told that it ends.
+    fn fail(&mut self, error: WorkError) -> String {
+        let text = error.to_string();
+        self.unit.failure = Some(error);
+        text
+    }
+
+    fn say(&mut self, message: &dyn std::fmt::Display) {
+        if self.unit.messages.len() < MESSAGE_BYTES {
+            self.unit.messages.push_str(&message.to_string());
+            self.unit.messages.push('\n');
+        }
+    }
+}
+
+impl RecordSink for Sorter {
+    fn part(&mut self, part: &Part<'_>) -> sequence::Result<()> {
+        let taken = self.letters.take(part, &mut self.unit.row, &mut self.bases);
+        let stored = taken.and_then(|taken| {
+            if let Taken::Odd(letters) = taken {
+                let name = String::from_utf8_lossy(part.name);
+                self.say(&format!(
+                    "file {:?}: record {name:?}: {letters} letters that are no nucleotide code, taken for N",
+                    self.letters.path()
+                ));
+            }
+            self.store_if_large()
+        });
+        stored.map_err(|e| sequence::Error::Stopped(self.fail(e)))
+    }
+
+    fn damaged(&mut self, error: sequence::Error) -> sequence::Result<()> {
+        if !self.skip_damaged {
+            return Err(error);
+        }
+        self.letters.damaged += 1;
+        self.say(&error);
+        Ok(())
+    }
+}
+
+impl Rows for Sorter {
+    fn begin_file(&mut self, path: &Path) {
+        self.letters.begin_file(path, &mut self.unit.row);
+    }
+
+    fn end_file(&mut self) {
+        self.letters.end_file();
+    }
+}
+
 impl RowSink for Sorter {
     fn row(&mut self, _item: u16, value: Value<'_>) -> Result<(), relation::Error> {
         let Value::Bits { bits, bytes } = value else { return Ok(()) };
-        self.take(bits, bytes).map_err(|e| {
-            let stop = relation::Error::from_sink(e.to_string());
-            self.unit.failure = Some(e);
-            stop
-        })
+        self.take(bits, bytes).map_err(|e| relation::Error::from_sink(self.fail(e)))
     }
 
     fn damaged(&mut self, error: relation::Error) -> Result<(), relation::Error> {
         if !self.skip_damaged || error.extent() == relation::Extent::Relation {
             return Err(error);
         }
-        if self.unit.messages.len() < MESSAGE_BYTES {
-            self.unit.messages.push_str(&error.to_string());
-            self.unit.messages.push('\n');
-        }
+        self.say(&error);
         Ok(())
     }
 }

@@ -9,16 +9,27 @@
 //! | [`KEY_STRIPES`] | stripe words |
 //! | [`KEY_ARENA`] | chunk words and links |
 //! | [`KEY_DRAIN`] | what the leader decides when it opens the drain, see [`DrainOrder`] |
-//! | [`KEY_TOAST`] | index of the TOAST relation, when there is one |
+//! | [`KEY_COMMAND`] | what the leader's user typed, for another leader that goes on |
+//! | [`KEY_SEAL`] | a digest over all of this that does not change, see [`crate::seal`] |
+//! | [`KEY_PARCELS`] | parcel words, when there is a stream, see [`crate::feed`] |
+//! | [`KEY_TOAST`] | indexes of the TOAST relations, one behind the other, when there are any |
+//! | [`KEY_CARRIED`] | what finished passes of the run came to, for its leader: it has a digest of its own |
+//! | [`KEY_TRACE`] | when each task was claimed and done, if that is asked for, see [`crate::trace`] |
 
 use crate::error::WorkError;
 use crate::job::{Job, build_id};
+use crate::seal;
+use crate::spool::digest;
+use crate::trace::Trace;
+use kmer::superkmer::Share;
 use shm_layout::arena::Arena;
 use shm_layout::segment::{Plan, Segment};
 use shm_layout::slots::Slots;
 use shm_layout::state::SharedState;
 use shm_layout::tasks::TaskWords;
 use shm_layout::toc::{Area, TocEstimator};
+use shm_layout::words::Task;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Shared state.
@@ -35,8 +46,18 @@ pub const KEY_STRIPES: u64 = 0x4b4d_0005;
 pub const KEY_ARENA: u64 = 0x4b4d_0006;
 /// What the leader decides when it opens the drain.
 pub const KEY_DRAIN: u64 = 0x4b4d_0007;
-/// TOAST index.
+/// The leader's command line.
+pub const KEY_COMMAND: u64 = 0x4b4d_0009;
+/// The seal.
+pub const KEY_SEAL: u64 = 0x4b4d_000a;
+/// Parcel words.
+pub const KEY_PARCELS: u64 = 0x4b4d_000b;
+/// TOAST indexes.
 pub const KEY_TOAST: u64 = 0x4b4d_0008;
+/// The trace.
+pub const KEY_TRACE: u64 = 0x4b4d_000c;
+/// What finished passes came to.
+pub const KEY_CARRIED: u64 = 0x4b4d_000d;
 
 /// How large the parts of a segment are.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +68,8 @@ pub struct Sizes {
     pub slots: usize,
     /// Workers that were asked for.
     pub workers: u64,
+    /// Events of each slot that are traced; 0: none.
+    pub trace: usize,
     /// Bytes of a chunk.
     pub chunk_bytes: usize,
     /// Chunks of the arena.
@@ -60,8 +83,19 @@ pub struct DrainOrder {
     pub threshold: u64,
     /// Keep every key.
     pub all: bool,
-    /// The stripes, fullest first.
+    /// The stripes that are to be drained, fullest first.
     pub order: Vec<u32>,
+}
+
+/// What a new segment is to hold beside the job, as bytes; what is empty gets no chunk.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Given<'a> {
+    /// Indexes of the TOAST relations.
+    pub toast_index: &'a [u8],
+    /// What the leader's user typed.
+    pub command: &'a [u8],
+    /// What finished passes of the run came to.
+    pub carried: &'a [u8],
 }
 
 /// A run's segment and everything in it.
@@ -76,28 +110,66 @@ pub struct Shared {
     pub units: TaskWords,
     /// Stripe words.
     pub stripes: TaskWords,
+    /// Parcel words; none without a stream.
+    pub parcels: TaskWords,
     /// The arena.
     pub arena: Arena,
     /// The job.
     pub job: Job,
     drain: Area,
     toast: Option<Area>,
+    /// When each task was claimed and done, if that is asked for.
+    pub trace: Option<Trace>,
 }
 
 impl DrainOrder {
     const fn estimate(stripes: usize) -> usize {
-        16 + stripes * 4
+        32 + stripes * 4
+    }
+
+    /// `digest threshold all n` and the n stripes: u64 each, but for the stripes, which are u32.
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![0; 8];
+        bytes.extend(self.threshold.to_le_bytes());
+        bytes.extend(u64::from(self.all).to_le_bytes());
+        bytes.extend((self.order.len() as u64).to_le_bytes());
+        self.order.iter().for_each(|stripe| bytes.extend(stripe.to_le_bytes()));
+        let sum = digest(0, 0, &bytes[8..]);
+        bytes[..8].copy_from_slice(&sum.to_le_bytes());
+        bytes
+    }
+
+    /// The order of `stripes` stripes at most that `bytes` begin with.
+    fn from_bytes(bytes: &[u8], stripes: usize) -> Result<Self, WorkError> {
+        let wrong = |what: &str| WorkError::Job(format!("the drain's order {what}"));
+        let (words, numbers) = bytes.split_at_checked(32).ok_or_else(|| wrong("is cut off"))?;
+        let word = |i: usize| u64::from_le_bytes(words[8 * i..8 * i + 8].try_into().expect("8 bytes"));
+        let n = usize::try_from(word(3)).ok().filter(|n| *n <= stripes);
+        let numbers = n.and_then(|n| numbers.get(..4 * n)).ok_or_else(|| wrong("has too many stripes"))?;
+        let (expected, found) = (word(0), digest(0, 0, &bytes[8..32 + numbers.len()]));
+        if expected != found {
+            return Err(wrong(&format!(
+                "has the wrong digest: expected {expected:016x}, found {found:016x}"
+            )));
+        }
+        let order: Vec<u32> = numbers.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect();
+        if order.iter().any(|stripe| *stripe as usize >= stripes) {
+            return Err(wrong("names a stripe that is none"));
+        }
+        Ok(Self { threshold: word(1), all: word(2) != 0, order })
     }
 }
 
 impl Shared {
-    /// Creates the segment of a run and publishes it. Leader only (I1).
+    /// Creates the segment of a run, in `dir` or else in /dev/shm, and publishes it. Leader only (I1).
     ///
     /// # Errors
     /// No room, or what the system says.
-    pub fn create(job: Job, sizes: &Sizes, toast_index: Option<&[u8]>) -> Result<Self, WorkError> {
+    pub fn create(dir: Option<&Path>, job: Job, sizes: &Sizes, given: &Given<'_>) -> Result<Self, WorkError> {
+        let Given { toast_index, command, carried } = *given;
         let encoded = job.encode()?;
-        let units = job.total_blocks.div_ceil(sizes.unit_blocks) as usize;
+        let total_blocks = job.blocks_to_claim();
+        let units = total_blocks.div_ceil(sizes.unit_blocks) as usize;
         let stripes = job.stripes();
         let mut toc = TocEstimator::default();
         toc.estimate(SharedState::estimate())
@@ -106,16 +178,26 @@ impl Shared {
             .estimate(TaskWords::estimate(units))
             .estimate(TaskWords::estimate(stripes))
             .estimate(Arena::estimate(sizes.chunks))
-            .estimate(DrainOrder::estimate(stripes));
-        toast_index.map(|bytes| toc.estimate(bytes.len()));
+            .estimate(DrainOrder::estimate(stripes))
+            .estimate(command.len())
+            .estimate(seal::SEAL_BYTES);
+        for bytes in [toast_index, carried].into_iter().filter(|bytes| !bytes.is_empty()) {
+            toc.estimate(bytes.len());
+        }
+        let parcels = job.stream.map_or(0, |stream| stream.parcels as usize);
+        if parcels > 0 {
+            toc.estimate(TaskWords::estimate(parcels));
+        }
+        if sizes.trace > 0 {
+            toc.estimate(Trace::estimate(sizes.slots, sizes.trace));
+        }
         let (chunk_bytes, chunks) = (sizes.chunk_bytes, sizes.chunks);
         let plan = Plan { toc_bytes: toc.total(), chunk_bytes, chunks, build: build_id() };
-        let segment = Arc::new(Segment::create(&plan)?);
+        let segment = Arc::new(Segment::create(dir, &plan)?);
 
         let toc = segment.toc()?;
         let state = toc.allocate(KEY_STATE, SharedState::estimate())?;
-        let state =
-            SharedState::create_in(&segment, state, job.total_blocks, sizes.unit_blocks, sizes.workers)?;
+        let state = SharedState::create_in(&segment, state, total_blocks, sizes.unit_blocks, sizes.workers)?;
         let area = toc.allocate(KEY_JOB, encoded.len())?;
         segment.map().write(area.offset, &encoded)?;
         let slots = Slots::attach(&segment, toc.allocate(KEY_SLOTS, Slots::estimate(sizes.slots))?)?;
@@ -125,22 +207,42 @@ impl Shared {
         let words = TaskWords::create_in(&segment, area, stripes)?;
         let arena = Arena::attach(&segment, toc.allocate(KEY_ARENA, Arena::estimate(chunks))?)?;
         let drain = toc.allocate(KEY_DRAIN, DrainOrder::estimate(stripes))?;
+        let area = toc.allocate(KEY_COMMAND, command.len())?;
+        segment.map().write(area.offset, command)?;
         let mut toast = None;
-        if let Some(bytes) = toast_index {
-            let area = toc.allocate(KEY_TOAST, bytes.len())?;
-            segment.map().write(area.offset, bytes)?;
+        if !toast_index.is_empty() {
+            let area = toc.allocate(KEY_TOAST, toast_index.len())?;
+            segment.map().write(area.offset, toast_index)?;
             toast = Some(area);
         }
+        if !carried.is_empty() {
+            let area = toc.allocate(KEY_CARRIED, carried.len())?;
+            segment.map().write(area.offset, carried)?;
+        }
+        let mut parcel_words = TaskWords::attach(&segment, Area { offset: 0, len: 0 })?;
+        if parcels > 0 {
+            let area = toc.allocate(KEY_PARCELS, TaskWords::estimate(parcels))?;
+            parcel_words = TaskWords::create_in(&segment, area, parcels)?;
+        }
+        let mut trace = None;
+        if sizes.trace > 0 {
+            let area = toc.allocate(KEY_TRACE, Trace::estimate(sizes.slots, sizes.trace))?;
+            trace = Trace::attach(&segment, area, slots.len());
+        }
+        toc.allocate(KEY_SEAL, seal::SEAL_BYTES)?;
+        seal::write(&segment)?;
         segment.publish()?;
         Ok(Self {
             state,
             slots,
             units,
             stripes: words,
+            parcels: parcel_words,
             arena,
             job,
             drain,
             toast,
+            trace,
             segment: Arc::clone(&segment),
         })
     }
@@ -150,18 +252,37 @@ impl Shared {
     /// # Errors
     /// When there is none, it is of another build, or damaged.
     pub fn attach(name: &str) -> Result<Self, WorkError> {
-        let segment = Segment::attach(name, build_id())?;
+        Self::of(Segment::attach(name, build_id())?)
+    }
+
+    /// Attaches to the segment `name` only to look at it.
+    ///
+    /// # Errors
+    /// As [`Shared::attach`].
+    pub fn attach_to_read(name: &str) -> Result<Self, WorkError> {
+        Self::of(Segment::attach_to_read(name, build_id())?)
+    }
+
+    fn of(segment: Arc<Segment>) -> Result<Self, WorkError> {
+        seal::check(&segment)?;
         let toc = segment.toc()?;
         let area = toc.lookup(KEY_JOB)?;
         let mut encoded = Vec::new();
         segment.map().read_to_vec(area.offset, area.len, &mut encoded)?;
         let job = Job::decode(&encoded)?;
         job.params()?;
+        let slots = Slots::attach(&segment, toc.lookup(KEY_SLOTS)?)?;
+        let trace = toc.lookup(KEY_TRACE).ok();
         let shared = Self {
+            trace: trace.and_then(|area| Trace::attach(&segment, area, slots.len())),
+            slots,
             state: SharedState::attach(&segment, toc.lookup(KEY_STATE)?)?,
-            slots: Slots::attach(&segment, toc.lookup(KEY_SLOTS)?)?,
             units: TaskWords::attach(&segment, toc.lookup(KEY_UNITS)?)?,
             stripes: TaskWords::attach(&segment, toc.lookup(KEY_STRIPES)?)?,
+            parcels: match job.stream {
+                Some(_) => TaskWords::attach(&segment, toc.lookup(KEY_PARCELS)?)?,
+                None => TaskWords::attach(&segment, Area { offset: 0, len: 0 })?,
+            },
             arena: Arena::attach(&segment, toc.lookup(KEY_ARENA)?)?,
             drain: toc.lookup(KEY_DRAIN)?,
             toast: toc.lookup(KEY_TOAST).ok(),
@@ -178,8 +299,14 @@ impl Shared {
         let fits = self.job.stripe_bits <= 16
             && self.stripes.len() == self.job.stripes()
             && self.units.len() as u64 == blocks.div_ceil(unit_blocks)
-            && blocks == self.job.total_blocks
+            && self.job.part_bits.saturating_add(self.job.pass_bits) <= self.job.stripe_bits
+            && self.job.pass < 1 << self.job.pass_bits
+            && (self.job.part_bits == 0 || unit_blocks == 1)
+            && self.job.range.is_none_or(|(from, to)| from <= to && to <= self.job.all_blocks())
+            && blocks == self.job.blocks_to_claim()
             && unit_blocks <= 1 << 20
+            && self.parcels.len() == self.job.stream.map_or(0, |stream| stream.parcels as usize)
+            && (self.job.stream.is_none() || (unit_blocks == 1 && self.slots.len() > 1))
             && self.drain.len >= DrainOrder::estimate(self.job.stripes());
         if fits { Ok(()) } else { Err(WorkError::Job("its sizes do not fit the segment's".into())) }
     }
@@ -189,20 +316,82 @@ impl Shared {
     /// # Errors
     /// None for a checked segment.
     pub fn unit_blocks(&self, unit: usize) -> Result<(u64, u64), WorkError> {
+        if self.job.part_bits > 0 {
+            return Ok((self.job.first_block() + (unit as u64 >> self.job.part_bits), 1));
+        }
         let (total, size) = (self.state.total_blocks()?, self.state.unit_blocks()?);
         let first = unit as u64 * size;
-        Ok((first, size.min(total.saturating_sub(first))))
+        Ok((self.job.first_block() + first, size.min(total.saturating_sub(first))))
     }
 
-    /// The bytes of the TOAST index, if there is one.
+    /// The parcel that a unit takes, if there is a stream.
+    pub fn parcel_of(&self, unit: usize) -> Option<usize> {
+        self.job.stream.map(|_| unit >> self.job.part_bits)
+    }
+
+    /// True when all units that take the parcel are done or, unless `done` says otherwise, given up.
+    ///
+    /// # Errors
+    /// When a word is damaged.
+    pub fn is_parcel_settled(&self, parcel: usize, done: bool) -> Result<bool, WorkError> {
+        let bits = self.job.part_bits;
+        for unit in parcel << bits..(parcel + 1) << bits {
+            let task = self.units.look(unit)?;
+            if !task.is_settled() || (done && !matches!(task, Task::Done { .. })) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Slot of the feeder: behind the workers', before the leader's own.
+    pub fn feeder_slot(&self) -> Option<u16> {
+        self.job.stream.map(|_| (self.slots.len() - 2) as u16)
+    }
+
+    /// The share of its blocks' k-mers that a unit is to write.
+    pub fn share(&self, unit: usize) -> Share {
+        let Job { part_bits, pass_bits, pass, .. } = self.job;
+        Share { part_bits, part: unit as u32 & ((1 << part_bits) - 1), pass_bits, pass }
+    }
+
+    /// What the leader's user typed.
+    ///
+    /// # Errors
+    /// When the segment does not have it.
+    pub fn command(&self) -> Result<Vec<u8>, WorkError> {
+        let area = self.segment.toc()?.lookup(KEY_COMMAND)?;
+        let mut bytes = Vec::new();
+        self.segment.map().read_to_vec(area.offset, area.len, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// What finished passes of the run came to, if any went before.
     ///
     /// # Errors
     /// None for a checked segment.
-    pub fn toast_index(&self) -> Result<Option<Vec<u8>>, WorkError> {
-        let Some(area) = self.toast else { return Ok(None) };
+    pub fn carried(&self) -> Result<Option<Vec<u8>>, WorkError> {
+        let Ok(area) = self.segment.toc()?.lookup(KEY_CARRIED) else { return Ok(None) };
         let mut bytes = Vec::new();
         self.segment.map().read_to_vec(area.offset, area.len, &mut bytes)?;
         Ok(Some(bytes))
+    }
+
+    /// A part of the TOAST chunk: the bytes of one index.
+    ///
+    /// # Errors
+    /// [`WorkError::Job`] when the chunk has no such part.
+    pub fn toast_index(&self, offset: u64, len: u64) -> Result<Vec<u8>, WorkError> {
+        let wrong = || WorkError::Job("a toast index lies outside of its chunk".into());
+        let area = self.toast.ok_or_else(wrong)?;
+        let (offset, len) = (usize::try_from(offset), usize::try_from(len));
+        let (Ok(offset), Ok(len)) = (offset, len) else { return Err(wrong()) };
+        if offset.checked_add(len).is_none_or(|end| end > area.len) {
+            return Err(wrong());
+        }
+        let mut bytes = Vec::new();
+        self.segment.map().read_to_vec(area.offset + offset, len, &mut bytes)?;
+        Ok(bytes)
     }
 
     /// Writes the leader's decision, before the drain is opened.
@@ -210,26 +399,17 @@ impl Shared {
     /// # Errors
     /// None for a checked segment.
     pub fn set_drain_order(&self, order: &DrainOrder) -> Result<(), WorkError> {
-        let mut bytes = order.threshold.to_le_bytes().to_vec();
-        bytes.extend(u64::from(order.all).to_le_bytes());
-        order.order.iter().for_each(|stripe| bytes.extend(stripe.to_le_bytes()));
-        Ok(self.segment.map().write(self.drain.offset, &bytes)?)
+        Ok(self.segment.map().write(self.drain.offset, &order.to_bytes())?)
     }
 
     /// Reads the leader's decision, after the drain was opened.
     ///
     /// # Errors
-    /// [`WorkError::Job`] when it names a stripe that is none.
+    /// [`WorkError::Job`] when it is not what was written.
     pub fn drain_order(&self) -> Result<DrainOrder, WorkError> {
         let mut bytes = Vec::new();
         let stripes = self.stripes.len();
         self.segment.map().read_to_vec(self.drain.offset, DrainOrder::estimate(stripes), &mut bytes)?;
-        let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
-        let numbers = bytes[16..].chunks_exact(4).map(|b| u32::from_le_bytes(b.try_into().expect("4 bytes")));
-        let order: Vec<u32> = numbers.collect();
-        if order.iter().any(|stripe| *stripe as usize >= stripes) {
-            return Err(WorkError::Job("the drain's order names a stripe that is none".into()));
-        }
-        Ok(DrainOrder { threshold: word(0), all: word(8) != 0, order })
+        DrainOrder::from_bytes(&bytes, stripes)
     }
 }

@@ -2,25 +2,31 @@
 //!
 //! ```text
 //! chain := batch* tail
-//! batch := index sections          index: for each stripe offset u32, bytes u32, k-mers u32; then the sections
-//! tail  := messages batches summary
+//! batch := index sections          index: for each stripe offset u32, bytes u32, k-mers u32, rows u32, digest u64; then the sections
+//! tail  := messages batches summary seal
 //!   messages  what was skipped, as text, one a line
 //!   batches   where each batch begins in the chain, u64 each
-//!   summary   [`UNIT_FIELDS`] numbers, u64 each, the last bytes of the chain
+//!   summary   [`UNIT_FIELDS`] numbers, u64 each
+//!   seal      digest of the tail before it and of all indexes, u64, the last bytes of the chain
 //! ```
 //!
-//! The summary is at the end, since a unit's batches are stored while it is still being scanned. Sums over units: `delivered` counts the k-mers
-//! in sections and `digest` adds up the digests of the sections, each salted with its unit and stripe; a drain that reads every section
-//! exactly once comes to the same two sums.
+//! The summary is at the end, since a unit's batches are stored while it is still being scanned. `delivered` counts the k-mers in sections and
+//! `digest` adds up the digests of the sections, each salted with its unit and stripe; a drain that reads every section of its stripes
+//! exactly once comes to the sums that the indexes have for these stripes. The seal is over what the leader decides by: numbers of rows, most
+//! of all, which tell whether a stripe can be left out.
+
+pub use crate::digest::digest;
 
 use crate::error::WorkError;
 use kmer::superkmer::Section;
-use shm_layout::arena::{Arena, Chain};
+use shm_layout::arena::{Arena, Chain, NOTHING};
 
 /// Numbers of a summary.
 pub const UNIT_FIELDS: usize = 24;
+/// Bytes of the summary and the seal behind it.
+const END: u64 = 8 * UNIT_FIELDS as u64 + 8;
 /// Bytes of an index entry.
-const ENTRY: usize = 12;
+const ENTRY: usize = 24;
 
 macro_rules! summary {
     ($($(#[$doc:meta])* $field:ident = $at:literal,)*) => {
@@ -29,13 +35,15 @@ macro_rules! summary {
         pub struct UnitSummary { $($(#[$doc])* pub $field: u64,)* }
 
         impl UnitSummary {
-            fn fields(&self) -> [u64; UNIT_FIELDS] {
+            /// The numbers, in their order.
+            pub fn fields(&self) -> [u64; UNIT_FIELDS] {
                 let mut fields = [0; UNIT_FIELDS];
                 $(fields[$at] = self.$field;)*
                 fields
             }
 
-            fn from_fields(fields: &[u64; UNIT_FIELDS]) -> Self {
+            /// From the numbers in their order.
+            pub fn from_fields(fields: &[u64; UNIT_FIELDS]) -> Self {
                 Self { $($field: fields[$at],)* }
             }
 
@@ -86,28 +94,41 @@ summary! {
     batches = 17,
     /// Blocks read.
     blocks = 18,
+    /// Bytes of text that belong to records of sequence files.
+    text = 19,
 }
 
-/// The digest of a section, salted with where it belongs.
-pub fn digest(unit: usize, stripe: usize, section: &[u8]) -> u64 {
-    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
-    let step = |state: u64, word: u64| (state ^ word).wrapping_mul(FACTOR).rotate_left(29);
-    let mut state = step(step(0x51ed_270b, unit as u64), stripe as u64);
-    let (words, rest) = section.as_chunks::<8>();
-    for word in words {
-        state = step(state, u64::from_le_bytes(*word));
+/// What the index says of a stripe's section in a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Indexed {
+    /// Where it is and what is in it.
+    pub section: Section,
+    /// Its digest.
+    pub digest: u64,
+}
+
+impl Indexed {
+    fn to_bytes(self) -> [u8; ENTRY] {
+        let Section { offset, bytes, kmers, rows } = self.section;
+        let mut entry = [0; ENTRY];
+        for (place, number) in entry.chunks_exact_mut(4).zip([offset, bytes, kmers, rows]) {
+            place.copy_from_slice(&number.to_le_bytes());
+        }
+        entry[16..].copy_from_slice(&self.digest.to_le_bytes());
+        entry
     }
-    let mut last = [0; 8];
-    last[..rest.len()].copy_from_slice(rest);
-    step(step(state, u64::from_le_bytes(last)), section.len() as u64)
+
+    fn from_bytes(entry: &[u8; ENTRY]) -> Self {
+        let number = |at: usize| u32::from_le_bytes(entry[at..at + 4].try_into().expect("4 bytes"));
+        let section = Section { offset: number(0), bytes: number(4), kmers: number(8), rows: number(12) };
+        Self { section, digest: u64::from_le_bytes(entry[16..].try_into().expect("8 bytes")) }
+    }
 }
 
 /// Writes the index of a batch into the room that was left for it.
-pub fn write_index(sections: &[Section], index: &mut [u8]) {
-    for (section, entry) in sections.iter().zip(index.chunks_exact_mut(ENTRY)) {
-        entry[..4].copy_from_slice(&section.offset.to_le_bytes());
-        entry[4..8].copy_from_slice(&section.bytes.to_le_bytes());
-        entry[8..].copy_from_slice(&section.kmers.to_le_bytes());
+pub fn write_index(indexed: impl Iterator<Item = Indexed>, index: &mut [u8]) {
+    for (indexed, entry) in indexed.zip(index.chunks_exact_mut(ENTRY)) {
+        entry.copy_from_slice(&indexed.to_bytes());
     }
 }
 
@@ -116,11 +137,17 @@ pub const fn index_bytes(stripes: usize) -> usize {
     stripes * ENTRY
 }
 
-/// The tail of a chain.
-pub fn tail(messages: &str, batches: &[u64], summary: &UnitSummary) -> Vec<u8> {
+/// The digest over the indexes up to `batch`, whose bytes are `index`, from that over the ones before.
+pub fn add_index(before: u64, batch: usize, index: &[u8]) -> u64 {
+    digest(before as usize, batch, index)
+}
+
+/// The tail of the chain of unit `unit`; `indexes` is the digest of all indexes, see [`add_index`].
+pub fn tail(unit: usize, messages: &str, batches: &[u64], summary: &UnitSummary, indexes: u64) -> Vec<u8> {
     let mut bytes = messages.as_bytes().to_vec();
     batches.iter().for_each(|batch| bytes.extend(batch.to_le_bytes()));
     summary.fields().iter().for_each(|field| bytes.extend(field.to_le_bytes()));
+    bytes.extend(digest(unit, indexes as usize, &bytes).to_le_bytes());
     bytes
 }
 
@@ -140,9 +167,12 @@ impl UnitResult {
     /// When the chain or its tail is damaged.
     pub fn open(arena: &Arena, head: u32, stripes: usize) -> Result<Self, WorkError> {
         let chain = arena.open(head)?;
+        if head == NOTHING {
+            // A unit behind the end of a stream; whether there is one is for who adds up to say.
+            return Ok(Self { chain, batches: Vec::new(), tail: 0, summary: UnitSummary::default() });
+        }
         let mut bytes = Vec::new();
-        let fields_at =
-            chain.len().checked_sub(8 * UNIT_FIELDS as u64).ok_or_else(|| damaged("no summary"))?;
+        let fields_at = chain.len().checked_sub(END).ok_or_else(|| damaged("no summary"))?;
         arena.read(&chain, fields_at, 8 * UNIT_FIELDS, &mut bytes)?;
         let mut fields = [0; UNIT_FIELDS];
         for (field, word) in fields.iter_mut().zip(bytes.as_chunks::<8>().0) {
@@ -175,6 +205,25 @@ impl UnitResult {
         &self.chain
     }
 
+    /// Compares the seal with the tail and with the digest of the indexes as they were read, see [`add_index`].
+    ///
+    /// # Errors
+    /// When they are not what was stored for unit `unit`.
+    pub fn check_seal(&self, arena: &Arena, unit: usize, indexes: u64) -> Result<(), WorkError> {
+        if self.chain.is_empty() {
+            return Ok(());
+        }
+        let mut bytes = Vec::new();
+        arena.read(&self.chain, self.tail, (self.chain.len() - self.tail) as usize, &mut bytes)?;
+        let (tail, seal) = bytes.split_last_chunk().ok_or_else(|| damaged("no seal"))?;
+        let (expected, found) = (u64::from_le_bytes(*seal), digest(unit, indexes as usize, tail));
+        if expected == found {
+            return Ok(());
+        }
+        let what = format!("digest of the numbers of unit {unit}");
+        Err(WorkError::Conservation { what, expected, found })
+    }
+
     /// What was skipped, one a line.
     ///
     /// # Errors
@@ -185,43 +234,26 @@ impl UnitResult {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// The index entry of a stripe in a batch.
+    /// The index of a batch: an entry a stripe, in their order.
     ///
     /// # Errors
     /// When the chain is damaged.
-    pub fn section(
+    pub fn index(
         &self,
         arena: &Arena,
         batch: usize,
-        stripe: usize,
+        stripes: usize,
         scratch: &mut Vec<u8>,
-    ) -> Result<Section, WorkError> {
-        scratch.clear();
-        arena.read(&self.chain, self.batches[batch] + (stripe * ENTRY) as u64, ENTRY, scratch)?;
-        let number = |at: usize| u32::from_le_bytes(scratch[at..at + 4].try_into().expect("4 bytes"));
-        Ok(Section { offset: number(0), bytes: number(4), kmers: number(8) })
-    }
-
-    /// k-mers of every stripe in a batch, added to `sums`.
-    ///
-    /// # Errors
-    /// When the chain is damaged.
-    pub fn add_kmers(
-        &self,
-        arena: &Arena,
-        batch: usize,
-        scratch: &mut Vec<u8>,
-        sums: &mut [u64],
+        mut each: impl FnMut(usize, Indexed),
     ) -> Result<(), WorkError> {
         scratch.clear();
-        arena.read(&self.chain, self.batches[batch], index_bytes(sums.len()), scratch)?;
-        for (sum, entry) in sums.iter_mut().zip(scratch.chunks_exact(ENTRY)) {
-            *sum += u64::from(u32::from_le_bytes(entry[8..].try_into().expect("4 bytes")));
-        }
+        arena.read(&self.chain, self.batches[batch], index_bytes(stripes), scratch)?;
+        let (entries, _) = scratch.as_chunks::<ENTRY>();
+        entries.iter().enumerate().for_each(|(stripe, entry)| each(stripe, Indexed::from_bytes(entry)));
         Ok(())
     }
 
-    /// Copies a section's records and `padding` bytes behind them into `into`, which is emptied before.
+    /// Appends a section to `into`.
     ///
     /// # Errors
     /// When the section does not lie in the chain.
@@ -231,17 +263,13 @@ impl UnitResult {
         batch: usize,
         stripes: usize,
         section: &Section,
-        padding: usize,
         into: &mut Vec<u8>,
     ) -> Result<(), WorkError> {
         let from = self.batches[batch] + index_bytes(stripes) as u64 + u64::from(section.offset);
         if from + u64::from(section.bytes) > self.tail {
             return Err(damaged("a section outside of its batch"));
         }
-        into.clear();
-        arena.read(&self.chain, from, section.bytes as usize, into)?;
-        into.resize(into.len() + padding, 0);
-        Ok(())
+        Ok(arena.read(&self.chain, from, section.bytes as usize, into)?)
     }
 }
 
@@ -253,20 +281,6 @@ fn damaged(found: &str) -> WorkError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_digest_knows_bytes_order_place_and_length() {
-        let base = digest(1, 2, b"abcdefghij");
-        for other in [
-            digest(2, 1, b"abcdefghij"),
-            digest(1, 2, b"abcdefghji"),
-            digest(1, 2, b"abcdefghij\0"),
-            digest(1, 2, b""),
-        ] {
-            assert_ne!(base, other);
-        }
-        assert_eq!(base, digest(1, 2, b"abcdefghij"));
-    }
 
     #[test]
     fn summaries_add_up_field_by_field() {

@@ -1,0 +1,39 @@
+//! The three ways in which k-mers are counted, and which one a job asks for.
+
+use crate::error::WorkError;
+use crate::job::Job;
+use kmer::direct::DirectCounter;
+use kmer::keys::{self, KeySorter};
+use kmer::minimizer::Dealer;
+use kmer::params::Params;
+use kmer::superkmer::Splitter;
+
+/// How a job's k-mers get from the scan to the drain.
+pub(crate) enum Method {
+    /// As super-k-mers, sorted by the minimizer's stripe.
+    SuperKmers(Box<Splitter>),
+    /// As keys, sorted by their range.
+    Keys(Box<KeySorter>),
+    /// As sums of each unit.
+    Direct(Box<DirectCounter>),
+}
+
+impl Method {
+    /// The method of `job`.
+    ///
+    /// # Errors
+    /// When the job's numbers do not go with it.
+    pub(crate) fn new(job: &Job, params: Params) -> Result<Self, WorkError> {
+        let refused = || WorkError::Job("keys are too long to be counted directly".into());
+        if !job.direct {
+            let splitter = Splitter::new(Dealer::new(params, job.stripe_bits, job.seed), job.stripe_bits);
+            return Ok(Self::SuperKmers(Box::new(splitter.of_occurrences(job.occurrences))));
+        }
+        if keys::suits(params) {
+            let sorter = KeySorter::new(params, job.stripe_bits, job.occurrences);
+            return Ok(Self::Keys(Box::new(sorter.ok_or_else(refused)?)));
+        }
+        let counter = DirectCounter::new(params, job.occurrences);
+        Ok(Self::Direct(Box::new(counter.ok_or_else(refused)?)))
+    }
+}
