@@ -1,7 +1,27 @@
 //! What can be typed. What it means for a relation is [`crate::plan`]'s to say.
 
+use crate::about::{CompletionsArgs, ManArgs};
+use crate::book::DumpArgs;
+use crate::colour::When;
+use crate::debug::{DebugArgs, Seconds};
+use crate::format::FormatArgs;
 use crate::import::ImportArgs;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use crate::inspect::InspectArgs;
+use crate::live::args::DatabaseArgs;
+use crate::live::undo::UndoArgs;
+use crate::lookup::LookupArgs;
+use crate::page::PageArgs;
+use crate::partial::PartialArgs;
+use crate::partial::merge::MergeArgs;
+use crate::pgdata::PgdataArgs;
+use crate::pin::PinArgs;
+use crate::resume::ResumeArgs;
+use crate::room::RoomArgs;
+use crate::segments::SegmentsArgs;
+use crate::select::SelectArgs;
+use crate::status::StatusArgs;
+use crate::torture::TortureArgs;
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 /// Most workers that may be asked for.
@@ -19,19 +39,34 @@ Exit codes:
 Examples:
   kmer-leader --workers 8 base/16384/24601 --schema 'id int4, seq dna2' --column seq
   kmer-leader -k 21 --max-appearance-rate 0.01 -o frequent.tsv reads
+  kmer-leader -d mydb -t reads -c seq --save
+  kmer-leader -D /var/lib/postgresql/15/main -d mydb -t reads -c seq
   kmer-leader import reads.fq.gz -o reads";
 
 /// Count in how many rows of a PostgreSQL heap relation each k-mer of a DNA column occurs.
 #[derive(Debug, Parser)]
 #[command(name = "kmer-leader", version, after_help = EXIT_CODES, args_conflicts_with_subcommands = true)]
-#[command(subcommand_negates_reqs = true)]
+#[command(subcommand_negates_reqs = true, disable_help_flag = true)]
 pub struct Cli {
+    /// Print help (-? for a summary)
+    #[arg(short = '?', long, action = ArgAction::Help, global = true)]
+    help: Option<bool>,
     /// A subcommand.
     #[command(subcommand)]
     pub command: Option<Command>,
     /// The analysis.
     #[command(flatten)]
     pub analysis: AnalysisArgs,
+    /// When to colour messages; NO_COLOR is heeded
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHEN",
+        default_value_t,
+        global = true,
+        hide_possible_values = true
+    )]
+    pub color: When,
 }
 
 /// Subcommands.
@@ -39,6 +74,28 @@ pub struct Cli {
 pub enum Command {
     /// Make a relation file from FASTA or FASTQ files
     Import(ImportArgs),
+    /// Go on with a run whose leader died (--resumable)
+    Resume(ResumeArgs),
+    /// Run a job again and again while its processes are killed and stopped, and compare the bytes
+    Torture(TortureArgs),
+    /// Show how far a run is
+    Status(StatusArgs),
+    /// List shared-memory segments of runs, and remove what nobody owns
+    Segments(SegmentsArgs),
+    /// Draw the map of a segment, with PostgreSQL's names beside it
+    Inspect(InspectArgs),
+    /// Add up what --partial wrote, and report it as one run would have
+    Merge(MergeArgs),
+    /// Print what --pin or --dense kept, in order
+    Dump(DumpArgs),
+    /// Look k-mers up in what --pin or --dense kept
+    Lookup(LookupArgs),
+    /// Remove a saved analysis from a database
+    Undo(UndoArgs),
+    /// Print completions for a shell
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write all of them into a directory
+    Man(ManArgs),
 }
 
 /// What to do about something that is not as it should be.
@@ -81,12 +138,27 @@ pub enum ReadMethod {
     Mmap,
 }
 
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Count {
+    /// In how many rows it occurs
+    Rows,
+    /// How often it occurs
+    Occurrences,
+}
+
 /// Options of the analysis.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct AnalysisArgs {
-    /// Heap relation file (its segments FILE.1, FILE.2, ... are found beside it)
-    #[arg(value_name = "RELATION", required = true)]
-    pub relation: Option<PathBuf>,
+    /// Heap relation file (its segments FILE.1, FILE.2, ... are found beside it), or FASTA and FASTQ files
+    #[arg(value_name = "FILE", required_unless_present_any = ["table", "dbname", "host", "port", "username", "inject"])]
+    pub relations: Vec<PathBuf>,
+    /// A table of a running server instead, or of a data directory.
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+    /// A table of a data directory.
+    #[command(flatten)]
+    pub pgdata: PgdataArgs,
 
     /// k, from 4 to 32
     #[arg(short = 'k', long, value_name = "K", default_value_t = 16, allow_hyphen_values = true)]
@@ -96,20 +168,33 @@ pub struct AnalysisArgs {
     ///
     /// With b bits, the n-th occurrence of a k-mer in a row counts as a key of its own, kmer * 2^b + n - 1, for n up to 2^b. 2 * k + b is at
     /// most 64.
-    #[arg(long, value_name = "BITS", default_value_t = 0, allow_hyphen_values = true)]
+    #[arg(short = 'b', long, value_name = "BITS", default_value_t = 0, allow_hyphen_values = true)]
     #[arg(value_parser = |text: &str| number(text, 0, 16), help_heading = "What is counted")]
     pub occur_bitlen: u32,
-    /// Report k-mers that occur in more than this share of all rows, from 0 to 1
-    #[arg(long, value_name = "RATE", default_value_t = 0.5, allow_hyphen_values = true)]
-    #[arg(help_heading = "What is counted")]
-    pub max_appearance_rate: f64,
-    /// Report k-mers that occur in more than this many rows, if that is fewer; 0 is no such limit
-    #[arg(long, value_name = "ROWS", default_value_t = 0, allow_hyphen_values = true)]
-    #[arg(help_heading = "What is counted")]
-    pub max_appearance_nrow: u64,
-    /// Report every k-mer
+    /// What is counted of a k-mer
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = Count::Rows, help_heading = "What is counted")]
+    pub count: Count,
+    /// Count a k-mer and its reverse complement as one, the smaller of the two
     #[arg(long, help_heading = "What is counted")]
+    pub canonical: bool,
+    /// Count in how many files a k-mer occurs: all records of a sequence file are one row
+    #[arg(long, help_heading = "What is counted")]
+    pub row_per_file: bool,
+    /// Report k-mers that occur in more than this share of all rows, from 0 to 1 [default: 0.5]
+    #[arg(short = 'R', long, value_name = "RATE", allow_hyphen_values = true)]
+    #[arg(value_parser = rate, help_heading = "What is reported")]
+    pub max_appearance_rate: Option<f64>,
+    /// Report k-mers that occur in more than this many rows, if that is fewer, from 0 (no such limit) to 2147483647 [default: 0]
+    #[arg(short = 'N', long, value_name = "ROWS", allow_hyphen_values = true)]
+    #[arg(value_parser = |text: &str| number(text, 0, i32::MAX as u32), help_heading = "What is reported")]
+    pub max_appearance_nrow: Option<u32>,
+    /// Report every k-mer
+    #[arg(long, help_heading = "What is reported")]
+    #[arg(conflicts_with_all = ["max_appearance_rate", "max_appearance_nrow"])]
     pub all: bool,
+    /// Which k-mers, in which order.
+    #[command(flatten)]
+    pub select: SelectArgs,
 
     /// Columns of the relation, like 'id int4, note text, seq dna2' [default: from RELATION.schema, else one column seq dna2]
     #[arg(long, value_name = "COLUMNS", help_heading = "The relation")]
@@ -139,7 +224,11 @@ pub struct AnalysisArgs {
     /// Worker processes; 0: the leader does the work itself [default: one a processor]
     #[arg(short = 'j', long, visible_alias = "jobs", value_name = "N", help_heading = "Processes")]
     pub workers: Option<u32>,
-    /// Shared memory that the run may use, like 512M or 4G [default: what is free]
+    /// Rows that a worker takes at once, more or less, from 1000 to 1000000 [default: as many as 128 blocks have, or fewer]
+    #[arg(short = 'B', long, value_name = "ROWS", allow_hyphen_values = true)]
+    #[arg(value_parser = |text: &str| number(text, 1000, 1_000_000), help_heading = "Processes")]
+    pub batch_size: Option<u32>,
+    /// Memory that all processes of the run may use, like 512M or 4G; less means more passes [default: what is free]
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Processes")]
     pub memory: Option<u64>,
     /// What to do when a worker dies
@@ -151,22 +240,59 @@ pub struct AnalysisArgs {
     /// Deaths on one unit of blocks after which it is given up, from 1 to 63
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=63), help_heading = "Processes")]
     pub max_attempts: u8,
-    /// Kill a worker that makes no progress for so many seconds; 0: never
-    #[arg(long, value_name = "SECONDS", default_value_t = 300, help_heading = "Processes")]
-    pub worker_timeout: u64,
+    /// Kill a worker that makes no progress (not one block) for so many seconds; 0: never
+    #[arg(long, value_name = "SECONDS", default_value = "300", help_heading = "Processes")]
+    pub worker_timeout: Seconds,
+    /// Keep the segment until the result is whole: when the leader is killed, kmer-leader resume goes on
+    #[arg(long, help_heading = "Processes")]
+    pub resumable: bool,
 
+    /// Write every kept k-mer to FILE in a dense form that 'dump' and 'lookup' read
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub dense: Option<PathBuf>,
+    /// Keep the result in shared memory.
+    #[command(flatten)]
+    pub pin: PinArgs,
+    /// Counts that are to be added to others.
+    #[command(flatten)]
+    pub partial: PartialArgs,
+    /// Count, and write the facts of the header, but list no k-mer
+    #[arg(long, help_heading = "Output")]
+    pub count_only: bool,
     /// Write the result to FILE, which appears whole or not at all [default: standard output]
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     pub output: Option<PathBuf>,
+    /// Its form.
+    #[command(flatten)]
+    pub format: FormatArgs,
     /// Say nothing on standard error but errors
     #[arg(short, long, help_heading = "Output")]
     pub quiet: bool,
+    /// Say how the work is laid out; with -V: build, vector instructions, versions of PostgreSQL
+    #[arg(short, long, conflicts_with = "quiet", help_heading = "Output")]
+    pub verbose: bool,
+
+    /// A page about the run.
+    #[command(flatten)]
+    pub page: PageArgs,
+    /// Where the segment lies.
+    #[command(flatten)]
+    pub room: RoomArgs,
+    /// Options for tests.
+    #[command(flatten)]
+    pub debug: DebugArgs,
 }
 
 /// A number from `least` to `most`.
-fn number(text: &str, least: u32, most: u32) -> Result<u32, String> {
+pub(crate) fn number(text: &str, least: u32, most: u32) -> Result<u32, String> {
     let found = text.parse().ok().filter(|n| (least..=most).contains(n));
     found.ok_or_else(|| format!("expected a number from {least} to {most}"))
+}
+
+/// A share from 0 to 1.
+pub(crate) fn rate(text: &str) -> Result<f64, String> {
+    let found = text.parse().ok().filter(|rate| (0.0..=1.0).contains(rate));
+    found.ok_or_else(|| "expected a number from 0 to 1".into())
 }
 
 /// Bytes from a number with K, M, G or T behind it (powers of 1024).

@@ -7,12 +7,13 @@
 //! The binary is the one beside the leader's own, not one from PATH.
 
 use crate::failure::Failure;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use shm_layout::process::pidfd_open;
 use shm_layout::words::Owner;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -92,17 +93,54 @@ impl std::fmt::Display for End {
 pub struct Launcher {
     binary: PathBuf,
     segment: String,
+    keep: bool,
+    inject: Vec<String>,
+    /// Slot of the feeder, if there is a stream.
+    feeder: Option<u16>,
+    /// What its input - stands for.
+    input: Option<OwnedFd>,
     /// The pipes.
     pub lines: Lines,
 }
 
 impl Launcher {
-    /// A launcher of the worker binary beside this program.
+    /// A launcher of the worker binary beside this program. With `keep` the workers leave the segment when the leader dies; `inject` are the
+    /// rules that they obey.
     ///
     /// # Errors
     /// When the binary is not there or not to be executed.
-    pub fn new(segment: &str) -> Result<Self, Failure> {
-        Ok(Self { binary: find_binary()?, segment: segment.into(), lines: Lines::new()? })
+    pub fn new(segment: &str, keep: bool, inject: Vec<String>) -> Result<Self, Failure> {
+        Ok(Self {
+            binary: find_binary()?,
+            segment: segment.into(),
+            keep,
+            inject,
+            feeder: None,
+            input: None,
+            lines: Lines::new()?,
+        })
+    }
+
+    /// The same, where the worker in slot `feeder` is a feeder, which gets standard input if `stdin` says so.
+    ///
+    /// # Errors
+    /// When there are no file descriptors left.
+    pub fn with_feeder(mut self, feeder: Option<u16>, stdin: bool) -> Result<Self, Failure> {
+        self.feeder = feeder;
+        if stdin {
+            let copy = std::io::stdin().as_fd().try_clone_to_owned();
+            self.input =
+                Some(copy.map_err(|e| Failure::error(format!("could not copy standard input: {e}")))?);
+        }
+        Ok(self)
+    }
+
+    /// Lets the next child have standard input, or no further one.
+    fn pass_input(&self, pass: bool) -> std::io::Result<Option<i32>> {
+        let Some(input) = &self.input else { return Ok(None) };
+        let flags = if pass { FdFlag::empty() } else { FdFlag::FD_CLOEXEC };
+        fcntl(input, FcntlArg::F_SETFD(flags))?;
+        Ok(pass.then(|| input.as_raw_fd()))
     }
 
     /// The worker's binary.
@@ -110,19 +148,28 @@ impl Launcher {
         &self.binary
     }
 
-    /// Starts a worker.
+    /// Starts a worker, or one in place of a dead one.
     ///
     /// # Errors
     /// When the system cannot start a process (any more).
-    pub fn launch(&self, owner: Owner) -> std::io::Result<Running> {
-        let mut child = Command::new(&self.binary)
+    pub fn launch(&self, owner: Owner, replacement: bool) -> std::io::Result<Running> {
+        let feeds = self.feeder == Some(owner.slot);
+        let input = if feeds { self.pass_input(true)? } else { None };
+        let child = Command::new(&self.binary)
             .args(["--segment", &self.segment])
             .args(["--slot", &owner.slot.to_string(), "--generation", &owner.generation.to_string()])
             .args(["--leader", &std::process::id().to_string()])
+            .args(self.keep.then_some("--keep"))
+            .args(replacement.then_some("--replacement"))
+            .args(feeds.then_some("--feed"))
+            .args(input.iter().flat_map(|number| ["--input".to_owned(), number.to_string()]))
+            .args(self.inject.iter().flat_map(|rule| ["--inject", rule]))
             .stdin(Stdio::from(self.lines.life.try_clone()?))
             .stdout(Stdio::from(self.lines.mouth.try_clone()?))
             .process_group(0)
-            .spawn()?;
+            .spawn();
+        self.pass_input(false)?;
+        let mut child = child?;
         match pidfd_open(child.id()) {
             Ok(pidfd) => Ok(Running { owner, child, pidfd }),
             Err(e) => {
@@ -185,6 +232,12 @@ impl Running {
             Ok(_) | Err(nix::Error::EINTR) => None,
             Err(_) => Some(End::Unknown),
         }
+    }
+
+    /// True when it was stopped since the last look.
+    pub fn was_stopped(&self) -> bool {
+        let flags = WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG;
+        matches!(waitid(Id::PIDFd(self.pidfd.as_fd()), flags), Ok(WaitStatus::Stopped(..)))
     }
 
     /// Reaps it after recovery.

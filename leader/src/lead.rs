@@ -1,37 +1,43 @@
-//! Leads a run: creates the segment, starts workers, watches them, recovers from their deaths, opens the phases.
+//! Leads a run: creates the segment, starts workers, opens the phases.
 //!
 //! ```text
 //! create -> launch -> [ wait: a worker idle, a worker dead, a signal, a second gone ] -> all units settled: open the drain
-//!                     [ the same                                                    ] -> all stripes settled: finished -> reap
+//! resumed ----^       [ the same                                                    ] -> all stripes settled: finished -> reap
 //! ```
 //!
-//! Only this module opens phases and recovers (I1). A worker's death is confirmed by waitid on its pidfd before its chunks are freed, and it
-//! is reaped after that, so its process id cannot be somebody else's meanwhile. Recovery is compare-and-swaps from exact words and a sweep:
-//! done twice, it changes nothing (I5).
+//! Only the leader opens phases and recovers (I1): [`crate::watch`] sees deaths, [`crate::recover`] repairs. A resumed run begins in the phase that the
+//! segment is in. Whatever is done between two phases depends on settled units alone, so that doing it again comes to the same bytes.
 
-use crate::cli::OnWorkerDeath;
+use crate::console::Console;
 use crate::failure::Failure;
-use crate::launch::{End, Launcher, Running, cannot_execute, find_binary, no_room};
+use crate::feed::reads_stdin;
+use crate::launch::{Launcher, cannot_execute, find_binary, no_room};
+use crate::limits;
+use crate::page::record::{EVERY, Record};
 use crate::plan::{Plan, WorkerRule};
-use crate::totals::{ScanTotals, conserve};
+use crate::totals::{ScanTotals, conserve, settle_left_out};
+use crate::watch::Watched;
+use kmer_worker::WorkError;
 use kmer_worker::drain::StripeSummary;
 use kmer_worker::engine::{Surroundings, Worker};
-use kmer_worker::shared::Shared;
-use kmer_worker::{EXIT_FENCED, EXIT_NO_ATTACH};
+use kmer_worker::feed::Feeder;
+use kmer_worker::shared::{DrainOrder, Given, Shared};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use shm_layout::arena::Chain;
-use shm_layout::slots::Figure;
+use shm_layout::inject::{Point, at};
+use shm_layout::planted;
+use shm_layout::segment::Segment;
 use shm_layout::state::Phase;
-use shm_layout::words::{Owner, SlotState, Task};
+use shm_layout::takeover::sweep;
+use shm_layout::words::{SlotState, Task};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-/// How long workers get to leave by themselves after the end.
-const GRACE: Duration = Duration::from_secs(2);
-/// Workers that may end without having attached before the run is given up.
-const FALSE_STARTS: u32 = 3;
+/// How long a leader waits between two looks at whether a parcel is wanted or there.
+const PARCEL_WAIT: Duration = Duration::from_millis(1);
+/// How long the end of a run waits for workers that have not attached yet.
+const LATE: Duration = Duration::from_secs(1);
 
 /// What a run came to; its result lies in the segment still.
 pub struct Outcome {
@@ -51,6 +57,8 @@ pub struct Outcome {
     pub respawns: u32,
     /// Seconds of the scan and of the drain.
     pub seconds: (f64, f64),
+    /// What was noted for a page about the run, if one is wanted.
+    pub record: Option<Record>,
 }
 
 /// The signals by which users end a run, caught by a file descriptor.
@@ -66,10 +74,27 @@ impl Signals {
         let failed = |e: nix::Error| Failure::error(format!("could not catch signals: {e}"));
         shm_layout::process::default_sigchld()
             .map_err(|e| Failure::error(format!("could not catch signals: {e}")))?;
-        let mut set = SigSet::empty();
-        [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].iter().for_each(|s| set.add(*s));
+        shm_layout::process::ignore_file_size_signal()
+            .map_err(|e| Failure::error(format!("could not catch signals: {e}")))?;
+        let set = Self::set();
         set.thread_block().map_err(failed)?;
         SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map(Self).map_err(failed)
+    }
+
+    /// Lets signals end the process from now on: nothing has to be cleaned up.
+    pub fn release(&self) {
+        let _ = Self::set().thread_unblock();
+    }
+
+    /// Catches signals again.
+    pub fn hold(&self) {
+        let _ = Self::set().thread_block();
+    }
+
+    fn set() -> SigSet {
+        let mut set = SigSet::empty();
+        [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].iter().for_each(|s| set.add(*s));
+        set
     }
 
     /// The signal that came, if one did.
@@ -79,68 +104,139 @@ impl Signals {
     }
 }
 
-/// Runs `plan` up to the published stripes.
+/// Runs `plan` up to the published stripes, or goes on with it in a segment that was taken over.
 ///
 /// # Errors
 /// Everything that ends a run without a result; workers are gone then and the segment is removed.
-pub fn lead(plan: &Plan, signals: &Signals, say: &mut dyn FnMut(&str)) -> Result<Outcome, Failure> {
+pub fn lead(
+    plan: &Plan,
+    resumed: Option<Shared>,
+    signals: &Signals,
+    console: &mut Console,
+) -> Result<Outcome, Failure> {
     if plan.workers.workers > 0 {
         find_binary()?;
     }
-    let swept = shm_layout::segment::sweep().unwrap_or_default();
-    for name in &swept {
-        say(&format!("removed shared-memory segment \"{name}\" of a run that was killed"));
+    let mut swept = sweep(None, false).unwrap_or_default();
+    if let Some(dir) = plan.room.dir.as_deref() {
+        swept.extend(sweep(Some(dir), false).unwrap_or_default());
     }
-    let toast = plan.toast.as_ref().map(|(_, index)| index.as_slice());
-    let shared = Shared::create(plan.job.clone(), &plan.sizes, toast)?;
-    let mut leader = Leader::new(&shared, plan.workers, signals, say)?;
+    for name in swept {
+        console.tell(&format!("removed shared-memory segment \"{name}\" of a run that was killed"));
+    }
+    let shared = match resumed {
+        Some(shared) => shared,
+        None => create(plan, &[])?,
+    };
+    let resumable = shared.segment.is_resumable()?;
+    let mut leader = Leader::new(&shared, plan, signals, console)?;
+    leader.record = plan.page.then(|| Record::begin(&shared));
+    let killed_before = limits::oom_kills();
     let result = leader.run(plan);
-    leader.stop(result.is_ok());
+    leader.stop(result.is_ok(), resumable);
     let (launched, deaths, respawns) = (leader.launched, leader.deaths, leader.respawns);
-    let (scan, drain, threshold, seconds) = result?;
-    plan.relation.check_unchanged()?;
-    if let Some((toast, _)) = &plan.toast {
-        toast.check_unchanged()?;
+    let mut record = leader.record;
+    let (scan, drain, threshold, seconds) = result.map_err(|e| with_cause(e, killed_before))?;
+    if let Some(record) = &mut record {
+        record.end(&shared)?;
     }
-    Ok(Outcome { shared, scan, drain, threshold, launched, deaths, respawns, seconds })
+    plan.source.leaves.check_unchanged()?;
+    Ok(Outcome { shared, scan, drain, threshold, launched, deaths, respawns, seconds, record })
 }
 
-struct Watched {
-    process: Running,
-    progress: u64,
-    since: Instant,
+/// Workers that were killed because memory ran out say so by nothing but SIGKILL; the control group knows.
+fn with_cause(failure: Failure, killed_before: Option<u64>) -> Failure {
+    let killed = limits::oom_kills().unwrap_or(0).saturating_sub(killed_before.unwrap_or(0));
+    if killed == 0 || !matches!(failure, Failure::Lost(_)) {
+        return failure;
+    }
+    failure.hint(format!(
+        "memory ran out in the control group, and the kernel killed {killed} processes there: allow more, or work with fewer processes (-j)"
+    ))
 }
 
-struct Leader<'a> {
-    shared: &'a Shared,
-    rule: WorkerRule,
-    launcher: Option<Launcher>,
-    running: Vec<Watched>,
+/// Creates the segment of a run, or of a pass that others went before: `carried` is what they came to.
+///
+/// # Errors
+/// No room.
+pub fn create(plan: &Plan, carried: &[u8]) -> Result<Shared, Failure> {
+    let given = Given { toast_index: &plan.source.leaves.toast_index, command: &plan.command, carried };
+    let shared = Shared::create(plan.room.dir.as_deref(), plan.job.clone(), &plan.sizes, &given)?;
+    if plan.resumable {
+        shared.segment.mark_resumable()?;
+        shared.segment.set_removes(false);
+    }
+    Ok(shared)
+}
+
+/// A run being led.
+pub(crate) struct Leader<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) rule: WorkerRule,
+    pub(crate) launcher: Option<Launcher>,
+    pub(crate) running: Vec<Watched>,
     signals: &'a Signals,
-    say: &'a mut dyn FnMut(&str),
+    pub(crate) console: &'a mut Console,
     launched: u16,
-    deaths: u32,
-    respawns: u32,
-    false_starts: u32,
+    pub(crate) deaths: u32,
+    pub(crate) respawns: u32,
+    pub(crate) false_starts: u32,
+    /// A feeder has fed everything.
+    pub(crate) feeder_done: bool,
+    pub(crate) own_feeder: Option<Feeder<'a>>,
+    pub(crate) record: Option<Record>,
 }
 
-struct Alone<'a>(&'a Signals, Option<Signal>);
+/// The leader at a worker's work.
+struct Alone<'a, 'b> {
+    signals: &'a Signals,
+    caught: Option<Signal>,
+    console: &'a mut Console,
+    shared: &'b Shared,
+    feeder: Option<Feeder<'b>>,
+    feeder_process: Option<&'a Watched>,
+}
 
-impl Surroundings for Alone<'_> {
+impl Surroundings for Alone<'_, '_> {
     fn idle(&mut self) {}
-    fn leave_if_orphaned(&mut self) {
-        self.1 = self.1.or_else(|| self.0.caught());
+
+    fn may_go_on(&mut self) -> bool {
+        self.console.look(self.shared);
+        self.caught = self.caught.or_else(|| self.signals.caught());
+        // A feeder that is gone has to be seen to.
+        self.caught.is_none() && self.feeder_process.is_none_or(|feeder| feeder.process.ended().is_none())
+    }
+
+    fn await_parcel(&mut self) -> Result<(), WorkError> {
+        match &mut self.feeder {
+            Some(feeder) => feeder.step().map(drop),
+            None => {
+                std::thread::sleep(PARCEL_WAIT);
+                Ok(())
+            }
+        }
     }
 }
 
 impl<'a> Leader<'a> {
     fn new(
         shared: &'a Shared,
-        rule: WorkerRule,
+        plan: &Plan,
         signals: &'a Signals,
-        say: &'a mut dyn FnMut(&str),
+        console: &'a mut Console,
     ) -> Result<Self, Failure> {
-        let launcher = if rule.workers > 0 { Some(Launcher::new(shared.segment.name())?) } else { None };
+        let mut rule = plan.workers;
+        // A segment that was taken over has the slots that it has; the last one is the leader's own.
+        let others = 1 + usize::from(shared.job.stream.is_some());
+        rule.workers = rule.workers.min((shared.slots.len() - others) as u16);
+        let stdin = reads_stdin(shared);
+        let launcher = if rule.workers > 0 || stdin {
+            let name = shared.segment.name();
+            let launcher = Launcher::new(name, shared.segment.is_resumable()?, plan.debug.inject.clone())?;
+            Some(launcher.with_feeder(shared.feeder_slot(), stdin)?)
+        } else {
+            None
+        };
         let (launched, deaths, respawns, false_starts) = (0, 0, 0, 0);
         Ok(Self {
             shared,
@@ -148,36 +244,109 @@ impl<'a> Leader<'a> {
             launcher,
             running: Vec::new(),
             signals,
-            say,
+            console,
             launched,
             deaths,
             respawns,
             false_starts,
+            feeder_done: false,
+            own_feeder: None,
+            record: None,
         })
     }
 
     fn run(&mut self, plan: &Plan) -> Result<(ScanTotals, StripeSummary, u64, (f64, f64)), Failure> {
-        let start = Instant::now();
-        self.launch_all()?;
-        self.until_settled(Phase::Scan)?;
-        let scan = ScanTotals::collect(self.shared)?;
+        let (start, state) = (Instant::now(), &self.shared.state);
+        let phase = state.phase()?;
+        if phase < Phase::Finished {
+            self.launch_all()?;
+        }
+        if phase == Phase::Scan {
+            self.launch_feeder()?;
+            self.until_settled(Phase::Scan)?;
+        }
+        at(Point::CollectBegin)?;
+        let mut scan = ScanTotals::collect(self.shared)?;
         self.check_poison(&scan)?;
-        let threshold = plan.rule.threshold(scan.sums.rows);
-        self.shared.set_drain_order(&scan.drain_order(threshold, plan.all)?)?;
+        scan.check_text(&self.shared.job)?;
+        let threshold = plan.threshold(scan.sums.rows);
         let scanned = start.elapsed();
-        self.shared.state.open_phase(Phase::Drain)?;
-        self.until_settled(Phase::Drain)?;
-        let drain = conserve(self.shared, &scan)?;
-        self.shared.state.open_phase(Phase::Finished)?;
+        let order = scan.drain_order(threshold, plan.keeps_all(threshold))?;
+        if phase == Phase::Scan {
+            at(Point::CollectEnd)?;
+            self.shared.set_drain_order(&order)?;
+            at(Point::OrderWritten)?;
+            state.open_phase(Phase::Drain)?;
+            at(Point::DrainOpened)?;
+            if let Some(record) = &mut self.record {
+                record.drain();
+            }
+        } else {
+            self.check_order(&order)?;
+        }
+        if phase < Phase::Finished {
+            // Only now: before the drain is open, units that were given up may come back and bring stripes over the threshold.
+            self.settle_left_out(&order)?;
+            self.until_settled(Phase::Drain)?;
+            self.check_stripes()?;
+        }
+        at(Point::DrainSettled)?;
+        let drain = conserve(self.shared, &scan, &order)?;
+        if !self.shared.segment.is_resumable()? && self.all_started()? {
+            // Nobody attaches any more. While workers are there they would remove the name if the leader died here; behind the next line they go.
+            Segment::destroy(self.shared.segment.name())?;
+        }
+        state.open_phase(Phase::Finished)?;
+        at(Point::Finished)?;
         Ok((scan, drain, threshold, (scanned.as_secs_f64(), (start.elapsed() - scanned).as_secs_f64())))
+    }
+
+    /// The order that workers drain by must be the one that follows from the units and the command line.
+    fn check_order(&self, order: &DrainOrder) -> Result<(), Failure> {
+        let found = self.shared.drain_order()?;
+        if found == *order {
+            return Ok(());
+        }
+        let told = |order: &DrainOrder| {
+            let DrainOrder { threshold, order, .. } = order;
+            format!("{} stripes and k-mers in more than {threshold} rows", order.len())
+        };
+        let text = format!("drain's order: expected {}, found another of {}", told(order), told(&found));
+        Err(Failure::error(text))
+    }
+
+    /// Waits a moment for workers that are still on their way: a small job may be done before they come. False when one is not there then.
+    fn all_started(&self) -> Result<bool, Failure> {
+        let end = Instant::now() + LATE;
+        for worker in &self.running {
+            let slot = worker.process.owner.slot;
+            while self.shared.slots.look(slot)?.state == SlotState::Starting
+                && worker.process.ended().is_none()
+            {
+                if Instant::now() > end {
+                    return Ok(false);
+                }
+                std::thread::sleep(Duration::from_micros(200));
+            }
+        }
+        Ok(true)
+    }
+
+    /// Settles the stripes that need no drain, in the leader's own slot.
+    fn settle_left_out(&self, order: &DrainOrder) -> Result<(), Failure> {
+        let owner = self.shared.slots.start((self.shared.slots.len() - 1) as u16)?;
+        self.shared.slots.change(owner, SlotState::Starting, SlotState::Running)?;
+        settle_left_out(self.shared, order, owner)?;
+        self.shared.slots.change(owner, SlotState::Running, SlotState::Done)?;
+        Ok(())
     }
 
     /// Starts the workers that were asked for, or as many as the system allows.
     fn launch_all(&mut self) -> Result<(), Failure> {
         for slot in 0..self.rule.workers {
-            if let Some(why) = self.launch(slot)? {
+            if let Some(why) = self.launch(slot, false)? {
                 let (asked, got) = (self.rule.workers, self.running.len());
-                (self.say)(&format!("could start only {got} of {asked} workers: {why}"));
+                self.console.tell(&format!("could start only {got} of {asked} workers: {why}"));
                 break;
             }
             self.launched += 1;
@@ -186,13 +355,17 @@ impl<'a> Leader<'a> {
     }
 
     /// Starts a worker in `slot`. Gives the reason if the system has no room for another process now; what will never work is an error.
-    fn launch(&mut self, slot: u16) -> Result<Option<String>, Failure> {
+    pub(crate) fn launch(&mut self, slot: u16, replacement: bool) -> Result<Option<String>, Failure> {
         let Some(launcher) = &self.launcher else { return Ok(Some("no workers were asked for".into())) };
         let owner = self.shared.slots.start(slot)?;
-        match launcher.launch(owner) {
+        at(Point::LaunchSlot)?;
+        match launcher.launch(owner, replacement) {
             Ok(process) => {
-                self.shared.state.count_launch()?;
-                self.running.push(Watched { process, progress: 0, since: Instant::now() });
+                self.running.push(Watched::new(process));
+                if Some(slot) != self.shared.feeder_slot() {
+                    self.shared.state.count_launch()?;
+                }
+                at(Point::LaunchSpawned)?;
                 Ok(None)
             }
             Err(e) => {
@@ -205,39 +378,64 @@ impl<'a> Leader<'a> {
     /// Waits until every task of the phase is settled, and does what has to be done meanwhile.
     fn until_settled(&mut self, phase: Phase) -> Result<(), Failure> {
         loop {
+            self.console.look(self.shared);
+            if let Some(record) = &mut self.record {
+                record.look(self.shared);
+            }
             let tasks = if phase == Phase::Scan { &self.shared.units } else { &self.shared.stripes };
-            let settled = tasks.all_settled()?;
+            let mut settled = tasks.all_settled()?;
+            if planted::is("hint-is-truth") && phase == Phase::Scan {
+                settled = self.shared.state.next_block()? >= self.shared.state.total_blocks()?;
+            }
             self.check_error()?;
             if settled {
                 return Ok(());
             }
-            if self.running.is_empty() {
+            if self.are_all_lost() {
+                let before = tasks.settled()?;
                 self.work_alone(phase)?;
+                self.bury()?;
+                if tasks.settled()? == before && self.feeder().is_none() && !self.must_feed(phase) {
+                    let text = format!(
+                        "phase {phase:?}: {before} of {} tasks are settled, and none is free",
+                        tasks.len()
+                    );
+                    return Err(Failure::error(text));
+                }
                 continue;
             }
-            self.wait()?;
+            at(Point::LeaderWait)?;
+            let feeds = self.must_feed(phase);
+            if !feeds || !self.feed()? {
+                self.wait(if feeds { PARCEL_WAIT } else { Duration::MAX })?;
+            }
             if let Some(signal) = self.signals.caught() {
                 return Err(Failure::Signal(signal));
             }
             self.bury()?;
-            self.look_for_hung();
+            self.look_for_hung()?;
         }
     }
 
-    fn check_error(&self) -> Result<(), Failure> {
+    pub(crate) fn check_error(&self) -> Result<(), Failure> {
         match self.shared.state.error()? {
             Some(error) => Err(Failure::from_report(&error.message)),
             None => Ok(()),
         }
     }
 
-    /// Sleeps until a worker is idle or dead, a signal comes, or a second has passed.
-    fn wait(&self) -> Result<(), Failure> {
+    /// Sleeps until a worker is idle or dead, a signal comes, or a second has passed, or `longest`.
+    fn wait(&self, longest: Duration) -> Result<(), Failure> {
         let Some(launcher) = &self.launcher else { return Ok(()) };
         let mut fds = vec![PollFd::new(self.signals.0.as_fd(), PollFlags::POLLIN)];
         fds.push(PollFd::new(launcher.lines.ear(), PollFlags::POLLIN));
         fds.extend(self.running.iter().map(|w| PollFd::new(w.process.pidfd(), PollFlags::POLLIN)));
-        match poll(&mut fds, PollTimeout::from(1000u16)) {
+        let limit = self.rule.timeout.as_millis() / 4;
+        let limit = if limit == 0 { 1000 } else { limit.min(1000) as u16 };
+        let limit = if self.record.is_some() { limit.min(EVERY.as_millis() as u16) } else { limit };
+        let limit = limit.min(self.console.pause().as_millis().max(1).try_into().unwrap_or(limit));
+        let limit = limit.min(longest.as_millis().max(1).try_into().unwrap_or(limit));
+        match poll(&mut fds, PollTimeout::from(limit)) {
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(e) => return Err(Failure::error(format!("could not wait for workers: {e}"))),
         }
@@ -245,122 +443,24 @@ impl<'a> Leader<'a> {
         Ok(())
     }
 
-    /// Recovers from every worker that has ended, reaps it, and replaces it if that is the rule.
-    fn bury(&mut self) -> Result<(), Failure> {
-        let mut at = 0;
-        while at < self.running.len() {
-            let Some(end) = self.running[at].process.ended() else {
-                at += 1;
-                continue;
-            };
-            let dead = self.running.swap_remove(at).process;
-            let owner = dead.owner;
-            let state = self.shared.slots.look(owner.slot)?.state;
-            self.recover(owner)?;
-            self.shared.slots.set_ended(owner, SlotState::Dead)?;
-            dead.reap();
-            self.after_death(owner, end, state)?;
-        }
-        Ok(())
-    }
-
-    /// Takes back whatever `dead` had claimed, and frees the chunks that only it knew. Its death is confirmed.
-    fn recover(&self, dead: Owner) -> Result<(), Failure> {
-        let limit = self.shared.job.max_attempts;
-        let mut changed = self.shared.units.recover(dead, limit)?;
-        changed.extend(self.shared.stripes.recover(dead, limit)?);
-        let mut reachable: Vec<Chain> = Vec::new();
-        for tasks in [&self.shared.units, &self.shared.stripes] {
-            for task in 0..tasks.len() {
-                if let Task::Done { head, .. } = tasks.look(task)? {
-                    reachable.push(self.shared.arena.open(head)?);
-                }
-            }
-        }
-        self.shared.arena.sweep(dead, &reachable)?;
-        Ok(())
-    }
-
-    fn after_death(&mut self, owner: Owner, end: End, state: SlotState) -> Result<(), Failure> {
-        // What it could not say through the shared state it may have said in its slot.
-        self.check_error()?;
-        if end == End::Exit(0) && state == SlotState::Done {
-            return Ok(());
-        }
-        if let (End::Exit(1), Some(words)) = (end, self.shared.slots.last_words(owner.slot)?) {
-            return Err(Failure::from_report(&words));
-        }
-        if state == SlotState::Starting {
-            self.false_start(end)?;
-        }
-        self.deaths += 1;
-        if end != End::Exit(EXIT_FENCED) {
-            (self.say)(&format!("worker {} ended too early ({end}); its work is done again", owner.slot));
-        }
-        match self.rule.on_death {
-            OnWorkerDeath::Abort => Err(Failure::lost(format!("worker {}: {end}", owner.slot))),
-            OnWorkerDeath::Degrade => Ok(()),
-            OnWorkerDeath::Respawn if self.respawns < self.rule.max_respawns => {
-                self.respawns += 1;
-                if let Some(why) = self.launch(owner.slot)? {
-                    (self.say)(&format!("could not start a worker in place of worker {}: {why}", owner.slot));
-                }
-                Ok(())
-            }
-            OnWorkerDeath::Respawn if self.running.is_empty() => {
-                let text = format!(
-                    "workers: expected at most {} to be replaced, found one more dead",
-                    self.rule.max_respawns
-                );
-                Err(Failure::lost(text).hint("allow more with --max-respawns, or look why they die"))
-            }
-            OnWorkerDeath::Respawn => Ok(()),
-        }
-    }
-
-    /// A worker that ended before it attached says that something is wrong with all of them.
-    fn false_start(&mut self, end: End) -> Result<(), Failure> {
-        self.false_starts += 1;
-        let killed = matches!(end, End::Killed(Signal::SIGKILL));
-        if end != End::Exit(EXIT_NO_ATTACH) && (killed || self.false_starts < FALSE_STARTS) {
-            return Ok(());
-        }
-        let binary = self.launcher.as_ref().map(|l| l.binary().to_path_buf()).unwrap_or_default();
-        Err(Failure::error(format!("worker {binary:?} failed to initialise: {end}"))
-            .hint("kmer-leader and kmer-worker must be of one version"))
-    }
-
-    /// Kills workers that make no progress. Their death is seen and treated as any other.
-    fn look_for_hung(&mut self) {
-        let limit = Duration::from_secs(self.rule.timeout);
-        for worker in &mut self.running {
-            let progress = self.shared.slots.get(worker.process.owner.slot, Figure::Progress).unwrap_or(0);
-            if progress != worker.progress {
-                (worker.progress, worker.since) = (progress, Instant::now());
-            } else if !limit.is_zero() && worker.since.elapsed() > limit {
-                let slot = worker.process.owner.slot;
-                (self.say)(&format!(
-                    "worker {slot} made no progress for {} s and is killed",
-                    limit.as_secs()
-                ));
-                worker.since = Instant::now();
-                worker.process.kill();
-            }
-        }
-    }
-
     /// The leader does what is left of the phase itself, in the slot behind the workers'.
     fn work_alone(&mut self, phase: Phase) -> Result<(), Failure> {
-        let owner = self.shared.slots.start(self.rule.workers)?;
+        let owner = self.shared.slots.start((self.shared.slots.len() - 1) as u16)?;
         self.shared.slots.change(owner, SlotState::Starting, SlotState::Running)?;
-        let mut alone = Alone(self.signals, None);
-        let mut worker = Worker::new(self.shared, owner);
+        let feeder = if self.must_feed(phase) { Some(self.own_feeder()?) } else { None };
+        let slot = self.shared.feeder_slot();
+        let feeder_process = self.running.iter().find(|w| Some(w.process.owner.slot) == slot);
+        let (signals, console, shared) = (self.signals, &mut *self.console, self.shared);
+        let mut alone = Alone { signals, caught: None, console, shared, feeder, feeder_process };
+        let mut worker = Worker::new(self.shared, owner).without_mapping();
         let done = match phase {
             Phase::Scan => worker.scan_all(&mut alone),
             _ => worker.drain_all(&mut alone),
         };
         self.shared.slots.change(owner, SlotState::Running, SlotState::Done)?;
-        match alone.1 {
+        let (feeder, caught) = (alone.feeder, alone.caught);
+        self.own_feeder = feeder;
+        match caught {
             Some(signal) => Err(Failure::Signal(signal)),
             None => Ok(done?),
         }
@@ -370,24 +470,20 @@ impl<'a> Leader<'a> {
     fn check_poison(&self, scan: &ScanTotals) -> Result<(), Failure> {
         let Some(unit) = scan.poisoned.first() else { return Ok(()) };
         let text = describe_poison(self.shared, *unit)?;
-        if self.shared.job.skip_damaged { Ok(()) } else { Err(Failure::lost(text)) }
+        if self.shared.job.skip_damaged {
+            return Ok(());
+        }
+        Err(Failure::lost(text).hint("--on-error skip leaves them out, counts and reports them"))
     }
 
-    /// Ends all workers: those that finish by themselves get a moment, the others are killed.
-    fn stop(&mut self, finished: bool) {
-        if !finished {
-            let _ = self.shared.state.open_phase(Phase::Aborted);
-        }
-        let end = Instant::now() + GRACE;
-        for worker in std::mem::take(&mut self.running) {
-            let mut fds = [PollFd::new(worker.process.pidfd(), PollFlags::POLLIN)];
-            let left = end.saturating_duration_since(Instant::now()).as_millis() as u16;
-            let gone = matches!(poll(&mut fds, PollTimeout::from(left)), Ok(n) if n > 0);
-            if !gone {
-                worker.process.kill();
+    /// A stripe cannot be left out: its k-mers are those of all rows.
+    fn check_stripes(&self) -> Result<(), Failure> {
+        for stripe in 0..self.shared.stripes.len() {
+            if let Task::Poison { attempts } = self.shared.stripes.look(stripe)? {
+                return Err(Failure::lost(format!("stripe {stripe}: {attempts} workers died on it")));
             }
-            worker.process.reap();
         }
+        Ok(())
     }
 }
 
@@ -397,7 +493,6 @@ impl<'a> Leader<'a> {
 /// None for a sound segment.
 pub fn describe_poison(shared: &Shared, unit: usize) -> Result<String, Failure> {
     let (first, count) = shared.unit_blocks(unit)?;
-    let (path, last) = (shared.job.relation_path(), (first + count).saturating_sub(1));
-    let attempts = shared.job.max_attempts;
-    Ok(format!("relation {path:?}: blocks {first} to {last}: {attempts} workers died on them"))
+    let (blocks, attempts) = (shared.job.describe_blocks(first, count), shared.job.max_attempts);
+    Ok(format!("{blocks}: {attempts} workers died on them"))
 }

@@ -1,11 +1,25 @@
 //! Where the result goes: a file that appears whole or not at all, or standard output.
 //!
+//! While it is written the file has no name (O_TMPFILE), so that it goes with this process whatever becomes of that; where the file system cannot do
+//! that it is called `.FILE.PID.tmp`, as it is for the moment between `linkat` and `rename` when it replaces a file. What a process that was killed
+//! left under such a name is removed by the next run with the same output.
+//!
 //! A name that stands for something else than a file (a device, a named pipe) is written to and stays what it is.
 
+use crate::cli::AnalysisArgs;
 use crate::failure::Failure;
+use crate::format::Form;
+use crate::format::facts::Facts;
+use crate::lead::Outcome;
+use crate::partial::meta::Meta;
+use crate::plan::Plan;
+use crate::report::Entries;
 use nix::sys::signal::Signal;
+use shm_layout::inject::{Point, at};
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -24,7 +38,119 @@ pub struct Aside {
     file: File,
     temporary: PathBuf,
     target: PathBuf,
-    done: bool,
+    /// The file has the temporary name.
+    named: bool,
+}
+
+/// Everything that a run writes. All of it is opened before the work begins, and none of it appears before all of it is written.
+pub struct Outputs {
+    /// None when it goes into the database alone.
+    result: Option<Output>,
+    histogram: Option<Output>,
+    summary: Option<Output>,
+    dense: Option<Output>,
+    page: Option<Output>,
+    partial: Option<Output>,
+}
+
+impl Outputs {
+    /// Opens what was asked for.
+    ///
+    /// # Errors
+    /// When a file cannot be made.
+    pub fn open(args: &AnalysisArgs) -> Result<Self, Failure> {
+        let file = |path: &Option<PathBuf>| path.as_deref().map(|p| Output::open(Some(p))).transpose();
+        Ok(Self {
+            result: match args.output.as_deref() {
+                None if args.database.save || args.partial.partial.is_some() => None,
+                target => Some(Output::open(target)?),
+            },
+            histogram: file(&args.select.histogram)?,
+            summary: file(&args.format.summary_json)?,
+            dense: file(&args.dense)?,
+            page: file(&args.page.report)?,
+            partial: match args.partial.partial.as_deref() {
+                Some(path) if path == Path::new("-") => Some(Output::open(None)?),
+                path => path.map(|path| Output::open(Some(path))).transpose()?,
+            },
+        })
+    }
+
+    /// True when nothing would be left of all this if this process ended now.
+    pub fn leave_nothing(&self) -> bool {
+        let all = [&self.summary, &self.histogram, &self.dense, &self.page, &self.partial, &self.result];
+        all.into_iter().flatten().all(Output::leaves_nothing)
+    }
+
+    /// Writes the result and the histogram, and tells `written` how many k-mers of how many it has.
+    ///
+    /// # Errors
+    /// As [`Output::write`].
+    pub fn write(
+        &mut self,
+        form: &Form,
+        facts: &Facts,
+        entries: &Entries,
+        written: &mut dyn FnMut(u64, u64),
+    ) -> Result<(), Failure> {
+        if let Some(result) = &mut self.result {
+            form.write(facts, entries, result, written)?;
+        }
+        match (&mut self.histogram, &entries.histogram) {
+            (Some(output), Some(tally)) => output.write(tally.to_text().as_bytes()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes the dense file, if it was asked for.
+    ///
+    /// # Errors
+    /// As [`crate::dense::write::write`].
+    pub fn write_dense(&mut self, plan: &Plan, outcome: &Outcome, facts: &Facts) -> Result<(), Failure> {
+        self.dense.as_mut().map_or(Ok(()), |output| crate::dense::write::write(plan, outcome, facts, output))
+    }
+
+    /// Writes the counts of a part, if they were asked for.
+    ///
+    /// # Errors
+    /// As [`crate::partial::write::write`].
+    pub fn write_partial(
+        &mut self,
+        plan: &Plan,
+        outcome: &Outcome,
+        facts: &Facts,
+        entries: &Entries,
+    ) -> Result<(), Failure> {
+        let Some(output) = &mut self.partial else { return Ok(()) };
+        crate::partial::write::write(&Meta::new(plan, outcome, facts)?, entries, output)
+    }
+
+    /// Writes the summary, if it was asked for.
+    ///
+    /// # Errors
+    /// As [`Output::write`].
+    pub fn write_summary(&mut self, text: impl FnOnce() -> Result<String, Failure>) -> Result<(), Failure> {
+        self.summary.as_mut().map_or(Ok(()), |output| output.write(text()?.as_bytes()))
+    }
+
+    /// Writes the page about the run, if it was asked for.
+    ///
+    /// # Errors
+    /// As [`Output::write`].
+    pub fn write_page(&mut self, text: impl FnOnce() -> Result<String, Failure>) -> Result<(), Failure> {
+        self.page.as_mut().map_or(Ok(()), |output| output.write(text()?.as_bytes()))
+    }
+
+    /// Makes all of it stay.
+    ///
+    /// # Errors
+    /// As [`Output::finish`].
+    pub fn finish(self) -> Result<(), Failure> {
+        [self.summary, self.histogram, self.dense, self.page, self.partial, self.result]
+            .into_iter()
+            .flatten()
+            .try_for_each(Output::finish)
+    }
 }
 
 impl Output {
@@ -46,17 +172,24 @@ impl Output {
         }
         // Behind a symbolic link it is the file that is replaced, not the link.
         let target = &target.canonicalize().unwrap_or_else(|_| target.into());
-        let mut name = std::ffi::OsString::from(".");
-        name.push(
-            target
-                .file_name()
-                .ok_or_else(|| Failure::error(format!("output {target:?}: expected a file name")))?,
-        );
-        name.push(format!(".{}.tmp", std::process::id()));
-        let temporary = target.with_file_name(name);
-        let made = OpenOptions::new().write(true).create_new(true).mode(0o666).open(&temporary);
-        let file = made.map_err(|e| Failure::io("create", target, &e))?;
-        Ok(Self::Aside(Aside { file, temporary, target: target.into(), done: false }))
+        let name = target
+            .file_name()
+            .ok_or_else(|| Failure::error(format!("output {target:?}: expected a file name")))?;
+        let temporary = target.with_file_name(temporary_name(name, std::process::id()));
+        remove_left(target, name);
+        let (file, named) = match open_nameless(target) {
+            Some(file) => (file, false),
+            None => {
+                let made = OpenOptions::new().write(true).create_new(true).mode(0o666).open(&temporary);
+                (made.map_err(|e| Failure::io("create", target, &e))?, true)
+            }
+        };
+        Ok(Self::Aside(Aside { file, temporary, target: target.into(), named }))
+    }
+
+    /// True when nothing would be left of the result if this process ended now.
+    pub fn leaves_nothing(&self) -> bool {
+        !matches!(self, Self::Aside(aside) if aside.named)
     }
 
     /// Writes all of `bytes`.
@@ -76,6 +209,17 @@ impl Output {
         }
     }
 
+    /// Lets a reader see what was written so far, where there can be one.
+    ///
+    /// # Errors
+    /// As [`Output::write`].
+    pub fn flush(&mut self) -> Result<(), Failure> {
+        match self {
+            Self::Stdout => std::io::stdout().flush().map_err(|e| stdout_error(&e)),
+            _ => Ok(()),
+        }
+    }
+
     /// Makes the result stay: flushed, or synced and renamed.
     ///
     /// # Errors
@@ -84,17 +228,69 @@ impl Output {
         match self {
             Self::Stdout => std::io::stdout().flush().map_err(|e| stdout_error(&e)),
             Self::Special(..) => Ok(()),
-            Self::Aside(mut aside) => {
-                aside.file.sync_all().map_err(|e| Failure::io("sync", &aside.target, &e))?;
-                let renamed = std::fs::rename(&aside.temporary, &aside.target);
-                renamed.map_err(|e| Failure::io("rename to", &aside.target, &e))?;
-                aside.done = true;
-                let dir =
-                    aside.target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-                // The name is there; a directory that cannot be synced (some file systems) is not worth an error.
-                let _ = File::open(dir).and_then(|d| d.sync_all());
-                Ok(())
+            Self::Aside(aside) => aside.publish(),
+        }
+    }
+}
+
+impl Aside {
+    fn publish(mut self) -> Result<(), Failure> {
+        self.file.sync_all().map_err(|e| Failure::io("sync", &self.target, &e))?;
+        at(Point::OutputSynced)?;
+        // Where nothing is to be replaced there is no moment with another name.
+        if self.named || link(&self.file, &self.target).is_err() {
+            if !self.named {
+                link(&self.file, &self.temporary).map_err(|e| Failure::io("create", &self.target, &e))?;
+                self.named = true;
             }
+            at(Point::OutputLinked)?;
+            let renamed = std::fs::rename(&self.temporary, &self.target);
+            renamed.map_err(|e| Failure::io("rename to", &self.target, &e))?;
+            self.named = false;
+        }
+        // The name is there; a directory that cannot be synced (some file systems) is not worth an error.
+        let _ = File::open(directory(&self.target)).and_then(|d| d.sync_all());
+        Ok(())
+    }
+}
+
+fn directory(target: &Path) -> &Path {
+    target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn temporary_name(name: &OsStr, pid: u32) -> OsString {
+    let mut temporary = OsString::from(".");
+    temporary.push(name);
+    temporary.push(format!(".{pid}.tmp"));
+    temporary
+}
+
+/// A file without a name where `target` is to be; `None` when it could not be given one later.
+fn open_nameless(target: &Path) -> Option<File> {
+    let flags = nix::libc::O_TMPFILE;
+    let file = OpenOptions::new().write(true).custom_flags(flags).mode(0o666).open(directory(target)).ok()?;
+    Path::new(&path_of(&file)).exists().then_some(file)
+}
+
+fn path_of(file: &File) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
+fn link(file: &File, name: &Path) -> std::io::Result<()> {
+    use nix::fcntl::{AT_FDCWD, AtFlags};
+    let from = path_of(file);
+    Ok(nix::unistd::linkat(AT_FDCWD, from.as_str(), AT_FDCWD, name, AtFlags::AT_SYMLINK_FOLLOW)?)
+}
+
+/// Removes what processes that are dead left beside `target`.
+fn remove_left(target: &Path, name: &OsStr) {
+    for entry in std::fs::read_dir(directory(target)).into_iter().flatten().flatten() {
+        let found = entry.file_name();
+        let pid =
+            found.to_str().and_then(|f| f.strip_suffix(".tmp")?.rsplit_once('.')?.1.parse::<u32>().ok());
+        let Some(pid) = pid else { continue };
+        if found == temporary_name(name, pid) && !Path::new(&format!("/proc/{pid}")).exists() {
+            let _ = std::fs::remove_file(entry.path());
         }
     }
 }
@@ -108,7 +304,7 @@ fn stdout_error(e: &std::io::Error) -> Failure {
 
 impl Drop for Aside {
     fn drop(&mut self) {
-        if !self.done {
+        if self.named {
             let _ = std::fs::remove_file(&self.temporary);
         }
     }
@@ -131,5 +327,15 @@ mod tests {
         output.write(b"whole").expect("room");
         output.finish().expect("renamed");
         assert_eq!(std::fs::read(&target).expect("there"), b"whole");
+        // Again, over the file that is there now, and with something of a dead process beside it.
+        let left = dir.path().join(".out.tsv.4194305.tmp");
+        std::fs::write(&left, "left").expect("written");
+        let mut output = Output::open(Some(&target)).expect("made");
+        assert!(!left.exists(), "no process has that number");
+        output.write(b"new").expect("room");
+        assert_eq!(std::fs::read(&target).expect("there"), b"whole");
+        output.finish().expect("renamed");
+        assert_eq!(std::fs::read(&target).expect("there"), b"new");
+        assert_eq!(std::fs::read_dir(dir.path()).expect("a directory").count(), 1, "something was left");
     }
 }

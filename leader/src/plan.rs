@@ -1,26 +1,39 @@
-//! From what was typed to what will be done: opens the relation, finds the column, decides on units, stripes and memory.
+//! From what was typed to what will be done: decides on units, stripes and memory.
 
-use crate::cli::{AnalysisArgs, MAX_WORKERS, OnError, OnWorkerDeath, ReadMethod, UnhintedArg};
+use crate::batch;
+use crate::cli::{AnalysisArgs, Count, MAX_WORKERS, OnError, OnWorkerDeath, ReadMethod, UnhintedArg};
+use crate::debug::DebugArgs;
 use crate::failure::Failure;
 use crate::limits;
-use kmer::direct;
+use crate::memory::{self, Found, Need};
+use crate::pgdata;
+use crate::room::Room;
+use crate::select::{SelectArgs, Selection};
+use crate::sequences;
+use crate::source::{self, Source};
 use kmer::params::Params;
+use kmer::{direct, keys};
+use kmer_worker::feed::STDIN;
 use kmer_worker::job::Job;
 use kmer_worker::shared::Sizes;
-use relation::{BLOCK_SIZE, DnaType, RelationFile, Sidecar, ToastIndex, TupleDesc};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use kmer_worker::trace;
+use relation::{BLOCK_SIZE, DnaType, ReadOptions, Unhinted};
+use std::time::Duration;
 
 /// Bytes of a chunk of the arena.
 const CHUNK_BYTES: usize = 64 << 10;
-/// k-mers that a stripe should get: its table then fits a core's second cache, more or less.
-const STRIPE_KMERS: u64 = 350_000;
+/// Bases that a stripe should get: were all its k-mers different, its table would fit a core's second cache.
+const STRIPE_BASES: u64 = 1 << 14;
+/// The same where there are very many: most of them are then copies.
+const LARGE_STRIPE_BASES: u64 = 1 << 20;
 /// Blocks of a unit, when there are enough of them.
-const UNIT_BLOCKS: u64 = 128;
-/// The same when k-mers are counted directly: a unit then publishes sums, which should be of many rows.
-const DIRECT_UNIT_BLOCKS: u64 = 512;
-/// Memory of /dev/shm that is left for others, in percent.
-const SHM_SPARE: u64 = 2;
+const UNIT_BLOCKS: u64 = 512;
+/// The same of text, which has a base in a byte at the most.
+const TEXT_UNIT_BLOCKS: u64 = 2048;
+/// Bytes of bases after which a unit stores a batch.
+const BATCH_BYTES: u64 = 4 << 20;
+/// Bytes of TOAST from which on sharing a block is worth reading it several times.
+const LONG_ROWS: u64 = 1 << 20;
 
 /// What the threshold is made of.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,6 +45,13 @@ pub struct ThresholdRule {
 }
 
 impl ThresholdRule {
+    /// From what was typed. A row count lowers the default rate's threshold, as in the extension; beside --min-rows and the like it stands for itself.
+    pub fn typed(rate: Option<f64>, nrow: Option<u32>, select: &SelectArgs) -> Self {
+        let narrowed = select.min_rows.or(select.max_rows).or(select.top).is_some();
+        let alone = narrowed && nrow.is_some();
+        Self { rate: rate.unwrap_or(if alone { 1.0 } else { 0.5 }), nrow: nrow.unwrap_or(0).into() }
+    }
+
     /// k-mers in more rows than this are reported.
     pub fn threshold(&self, total_rows: u64) -> u64 {
         let by_rate = (total_rows as f64 * self.rate).floor() as u64;
@@ -48,8 +68,8 @@ pub struct WorkerRule {
     pub on_death: OnWorkerDeath,
     /// How often one may be replaced.
     pub max_respawns: u32,
-    /// Seconds without progress; 0: for ever.
-    pub timeout: u64,
+    /// Time without progress; 0: for ever.
+    pub timeout: Duration,
 }
 
 /// A run, decided.
@@ -59,81 +79,254 @@ pub struct Plan {
     pub job: Job,
     /// Sizes of the segment.
     pub sizes: Sizes,
-    /// The opened relation.
-    pub relation: RelationFile,
-    /// The TOAST relation and its index as bytes.
-    pub toast: Option<(RelationFile, Vec<u8>)>,
+    /// The relations; their leaves are in the job.
+    pub source: Source,
     /// Threshold.
     pub rule: ThresholdRule,
-    /// Report every k-mer.
+    /// The threshold is not applied.
     pub all: bool,
+    /// Further conditions, and the order.
+    pub select: Selection,
+    /// A saved analysis may be replaced.
+    pub replace: bool,
+    /// Write the header only.
+    pub count_only: bool,
+    /// The result is kept in shared memory.
+    pub pins: bool,
+    /// A page about the run is written.
+    pub page: bool,
+    /// The tables themselves are written.
+    pub dense: bool,
+    /// Bytes that the run may use, if that was said.
+    pub memory: Option<u64>,
+    /// Where the segment will lie.
+    pub room: Room,
+    /// What the relation has in it, more or less.
+    pub found: Found,
+    /// What the segment needs, more or less.
+    pub need: Need,
+    /// What the user should know before it begins.
+    pub note: Option<String>,
     /// Workers.
     pub workers: WorkerRule,
     /// k and occur_bitlen.
     pub params: Params,
-    /// Name of the column.
-    pub column: String,
+    /// The segment stays until the result is whole, for another leader to go on with.
+    pub resumable: bool,
+    /// What was typed, for that leader: see [`crate::resume`].
+    pub command: Vec<u8>,
+    /// Options for tests.
+    pub debug: DebugArgs,
 }
 
-/// Decides on a run.
+impl Plan {
+    /// Whether the k-mers are wanted even if none is listed.
+    pub fn needs_entries(&self) -> bool {
+        self.pins || self.select.needs_entries()
+    }
+
+    /// How the work is laid out, in a line.
+    pub fn describe(&self) -> String {
+        let (blocks, sizes) = (self.job.total_blocks(), &self.sizes);
+        let how = if self.job.direct { "counted directly" } else { "as super-k-mers" };
+        format!(
+            "{blocks} blocks in units of {}, {} stripes, k-mers {how}, at most {} chunks of {} KiB, vector instructions: {}",
+            sizes.unit_blocks,
+            self.job.stripes(),
+            sizes.chunks,
+            sizes.chunk_bytes >> 10,
+            kmer::vector_level()
+        )
+    }
+
+    /// OID of the table, where a database told it.
+    pub fn table_oid(&self) -> Option<u32> {
+        self.source.table.as_ref().map(|table| table.oid)
+    }
+
+    /// k-mers in more rows than this are reported, if they pass the other conditions.
+    pub fn threshold(&self, total_rows: u64) -> u64 {
+        let by_rule = if self.all { 0 } else { self.rule.threshold(total_rows) };
+        self.select.threshold(by_rule)
+    }
+
+    /// Whether the drain must keep every k-mer.
+    pub fn keeps_all(&self, threshold: u64) -> bool {
+        threshold == 0 || self.select.histogram
+    }
+}
+
+/// The source of files that nobody else uses: those of a data directory, or one that was named.
+fn resting(args: &AnalysisArgs, options: &ReadOptions, workers: u16) -> Result<Source, Failure> {
+    match (&args.pgdata.pgdata, &args.database.connect.dbname, &args.database.table) {
+        (Some(pgdata), Some(dbname), Some(table)) => pgdata::open(pgdata, dbname, table, args, options),
+        _ if sequences::are_sequences(&args.relations) => sequences::from_files(args, workers),
+        _ => source::from_file(args, options),
+    }
+}
+
+/// What to do with rows whose state is not known.
+pub fn unhinted(args: &AnalysisArgs) -> Unhinted {
+    match args.unhinted {
+        UnhintedArg::Error => Unhinted::Error,
+        UnhintedArg::Visible => Unhinted::Visible,
+        UnhintedArg::Skip => Unhinted::Skip,
+    }
+}
+
+/// Decides on a run over the source that was found, or else over the relation file that was named. A run that is `resumed` has its segment already.
 ///
 /// # Errors
 /// Exit code 2 for numbers out of range, 1 for what is wrong with the files.
-pub fn plan(args: &AnalysisArgs) -> Result<Plan, Failure> {
+pub fn plan(args: &AnalysisArgs, given: Option<Source>, resumed: bool) -> Result<Plan, Failure> {
     let params = Params::new(args.kmer_size, args.occur_bitlen).map_err(Failure::usage)?;
-    let rule = threshold_rule(args)?;
+    let params = params.with_canonical(args.canonical);
+    let occurrences = args.count == Count::Occurrences;
+    if occurrences {
+        refuse_with_occurrences(args)?;
+    }
+    let rule = ThresholdRule::typed(args.max_appearance_rate, args.max_appearance_nrow, &args.select);
+    let mut select = Selection::new(&args.select)?;
+    let typed = args.max_appearance_rate.is_some() || args.max_appearance_nrow.is_some();
+    if args.database.save && (occurrences || args.canonical) {
+        let option = if occurrences { "--count occurrences" } else { "--canonical" };
+        let text = format!("{option}: expected a result that is not saved, found --save");
+        return Err(
+            Failure::usage(text).hint("pg_kmersearch's tables hold row counts of k-mers as they stand")
+        );
+    }
+    let all = args.all || args.partial.partial.is_some() || occurrences || (select.narrows() && !typed);
     let workers = worker_rule(args)?;
-    let path = args.relation.as_deref().ok_or_else(|| Failure::usage("expected a relation file"))?;
-    let relation = RelationFile::open(path)?;
-    let sidecar = Sidecar::load(path)?;
-    let desc = columns(args, sidecar.as_ref())?;
-    let column = find_column(args, sidecar.as_ref(), &desc)?;
-    let dna = desc.attributes[column].dna_type();
-    let name = desc.attributes[column].name.clone();
-    let dna = dna.ok_or_else(|| {
-        let found = &desc.attributes[column].type_name;
-        Failure::error(format!("column {name:?}: expected type dna2, dna4 or bit varying, found {found}"))
-    })?;
-    let verify = !args.no_checksums
-        && (args.checksums || sidecar.as_ref().is_some_and(|s| s.checksums) || relation.bears_checksums()?);
+    let unhinted = unhinted(args);
+    let mut source = match given {
+        Some(source) => source,
+        None => resting(args, &ReadOptions { verify_checksums: false, unhinted }, workers.workers)?,
+    };
     let mut job = Job {
-        relation: path.as_os_str().as_bytes().to_vec(),
-        fingerprint: relation.fingerprint().digest,
-        total_blocks: relation.total_blocks().into(),
-        columns: desc.to_list(),
-        column: column as u64,
-        dna4: dna == DnaType::Dna4,
-        toast: None,
+        leaves: std::mem::take(&mut source.leaves.leaves),
+        segment_blocks: source.leaves.segment_blocks,
+        range: args.partial.blocks.map(|range| (range.from, range.to)),
+        transactions: source.transactions.clone(),
+        lock_lsn: source.leaves.lock_lsn(),
+        dna4: source.dna == DnaType::Dna4,
         k: params.k(),
         occur_bitlen: params.occur_bitlen(),
+        stream: source.stream,
+        canonical: args.canonical,
+        occurrences,
+        row_per_file: args.row_per_file,
         direct: params.key_bits() <= direct::MAX_KEY_BITS,
         stripe_bits: 0,
+        part_bits: 0,
+        pass_bits: 0,
+        pass: 0,
+        first_look: false,
         seed: random_seed(),
-        verify_checksums: verify,
-        unhinted: match args.unhinted {
-            UnhintedArg::Error => 0,
-            UnhintedArg::Visible => 1,
-            UnhintedArg::Skip => 2,
-        },
+        verify_checksums: source.verify_checksums,
+        unhinted: Job::unhinted_number(unhinted),
         skip_damaged: args.on_error == OnError::Skip,
         mapped: args.read_method == ReadMethod::Mmap,
         max_attempts: args.max_attempts,
+        batch_bytes: args.debug.batch_bytes.unwrap_or(BATCH_BYTES),
     };
-    let toast = open_toast(args, sidecar.as_ref(), path, &job)?;
-    job.toast = toast.as_ref().map(|(file, _)| file.path().as_os_str().as_bytes().to_vec());
-    let toast_bytes =
-        toast.as_ref().map_or(0, |(file, _)| u64::from(file.total_blocks()) * BLOCK_SIZE as u64);
-    job.stripe_bits = stripe_bits(&job, toast_bytes, params);
-    let sizes = sizes(&job, toast_bytes, workers.workers, args.memory)?;
-    Ok(Plan { job, sizes, relation, toast, rule, all: args.all, workers, params, column: name })
+    args.partial.check(&job)?;
+    let page = args.page.report.is_some();
+    // The spectrum is of all k-mers.
+    select.histogram |= page;
+    let toast_bytes = source.leaves.toast_bytes;
+    let found = memory::sample(&job, toast_bytes);
+    let bases = found.bases;
+    let mut room = Room::look(args.room.segment_dir.as_deref())?;
+    if resumed {
+        room.free = None;
+    }
+    job.stripe_bits = args.debug.stripe_bits.unwrap_or_else(|| stripe_bits(&job, bases, params));
+    job.part_bits = args
+        .debug
+        .part_bits
+        .unwrap_or_else(|| part_bits(&job, toast_bytes, source.long_rows, workers.workers));
+    job.part_bits = if job.direct { 0 } else { job.part_bits.min(job.stripe_bits) };
+    let all_kept = all || args.dense.is_some() || args.pin.pin.is_some() || select.histogram;
+    if all_kept && job.part_bits == 0 && keys::suits(params) {
+        (job.direct, job.stripe_bits) = (true, key_stripe_bits(params, args.debug.stripe_bits));
+    }
+    let batch = args
+        .batch_size
+        .filter(|_| job.stream.is_none())
+        .map(|rows| batch::blocks_of(&job, rows.into()))
+        .transpose()?;
+    let asked =
+        if job.part_bits > 0 || job.stream.is_some() { Some(1) } else { args.debug.unit_blocks.or(batch) };
+    let mut sizes = sizes(&job, toast_bytes, workers.workers, (args.memory, &room), asked, &args.debug)?;
+    if page {
+        sizes.trace = (job.blocks_to_claim().div_ceil(sizes.unit_blocks) as usize + job.stripes())
+            .min(trace::MAX_EVENTS);
+    }
+    let need = Need::of(&job, &found, params, &sizes, source.leaves.toast_index.len());
+    job.pass_bits = match args.debug.pass_bits {
+        Some(_) if job.direct => 0,
+        Some(bits) => bits.min(job.stripe_bits - job.part_bits),
+        None => memory::pass_bits(&job, &need, &sizes, &room)?,
+    };
+    let crowded = need.records > room.for_records(&need);
+    if job.pass_bits > 0 && job.stream.is_some() && job.leaves.iter().any(|leaf| leaf.path == STDIN) {
+        let text = format!(
+            "memory: expected enough for one pass over standard input, found {} passes",
+            1 << job.pass_bits
+        );
+        return Err(Failure::error(text)
+            .hint("allow more memory with --memory, or count a file: it can be read again"));
+    }
+    if job.pass_bits > 0 && args.dense.is_some() {
+        let text = format!("--dense: expected a run of one pass, found {}", 1 << job.pass_bits);
+        let hint = if crowded { room.way_out() } else { "allow more memory with --memory" };
+        return Err(Failure::error(text).hint(hint));
+    }
+    let note = (crowded && job.pass_bits > 0).then(|| room.note(&need, 1 << job.pass_bits));
+    Ok(Plan {
+        job,
+        sizes,
+        source,
+        rule,
+        all,
+        select,
+        replace: args.database.replace,
+        count_only: args.count_only,
+        pins: args.pin.pin.is_some(),
+        page,
+        dense: args.dense.is_some(),
+        memory: args.memory,
+        room,
+        found,
+        need,
+        note,
+        workers,
+        params,
+        resumable: args.resumable,
+        command: crate::resume::command()?,
+        debug: args.debug.clone(),
+    })
 }
 
-fn threshold_rule(args: &AnalysisArgs) -> Result<ThresholdRule, Failure> {
-    let rate = args.max_appearance_rate;
-    if !(0.0..=1.0).contains(&rate) {
-        return Err(Failure::usage(format!("--max-appearance-rate: expected 0 to 1, found {rate}")));
+/// What has no meaning where occurrences are counted.
+fn refuse_with_occurrences(args: &AnalysisArgs) -> Result<(), Failure> {
+    let refuse = |option: &str, hint: &str| {
+        let text = format!("{option}: expected --count rows beside it, found --count occurrences");
+        Err(Failure::usage(text).hint(hint))
+    };
+    if args.max_appearance_rate.is_some() {
+        return refuse(
+            "--max-appearance-rate",
+            "a number of occurrences is no share of rows; --min-count has a number",
+        );
     }
-    Ok(ThresholdRule { rate, nrow: args.max_appearance_nrow })
+    if args.max_appearance_nrow.is_some() {
+        return refuse("--max-appearance-nrow", "--min-count has a number of occurrences");
+    }
+    if args.occur_bitlen > 0 {
+        return refuse("--occur-bitlen", "it numbers the occurrences in a row");
+    }
+    Ok(())
 }
 
 fn worker_rule(args: &AnalysisArgs) -> Result<WorkerRule, Failure> {
@@ -143,97 +336,77 @@ fn worker_rule(args: &AnalysisArgs) -> Result<WorkerRule, Failure> {
     let workers = workers
         .ok_or_else(|| Failure::usage(format!("--workers: expected 0 to {MAX_WORKERS}, found {asked}")))?;
     let max_respawns = args.max_respawns.unwrap_or_else(|| (4 * u32::from(workers)).max(16));
-    Ok(WorkerRule { workers, on_death: args.on_worker_death, max_respawns, timeout: args.worker_timeout })
+    Ok(WorkerRule { workers, on_death: args.on_worker_death, max_respawns, timeout: args.worker_timeout.0 })
 }
 
-fn columns(args: &AnalysisArgs, sidecar: Option<&Sidecar>) -> Result<TupleDesc, Failure> {
-    let list = match (&args.schema, sidecar) {
-        (Some(list), _) => list.as_str(),
-        (None, Some(sidecar)) => sidecar.columns.as_str(),
-        (None, None) => "seq dna2",
-    };
-    TupleDesc::parse(list)
-        .map_err(|e| Failure::from(e).hint("give the columns like --schema 'id int4, note text, seq dna2'"))
-}
-
-fn find_column(args: &AnalysisArgs, sidecar: Option<&Sidecar>, desc: &TupleDesc) -> Result<usize, Failure> {
-    let typed = args.schema.is_some();
-    let from_sidecar = sidecar.filter(|_| !typed).and_then(|s| s.column.as_deref());
-    if let Some(name) = args.column.as_deref().or(from_sidecar) {
-        return Ok(desc.column(name)?);
-    }
-    let dna: Vec<usize> =
-        (0..desc.attributes.len()).filter(|i| desc.attributes[*i].dna_type().is_some()).collect();
-    match dna[..] {
-        [only] => Ok(only),
-        [] if desc.attributes.len() == 1 => Ok(0),
-        _ => {
-            let found = if dna.is_empty() { "none".to_owned() } else { format!("{} of them", dna.len()) };
-            Err(Failure::error(format!(
-                "columns {:?}: expected one DNA column, found {found}",
-                desc.to_list()
-            ))
-            .hint("name the column with --column"))
-        }
-    }
-}
-
-/// Opens the TOAST relation and builds its index; the index goes into the segment, so that it is built once.
-fn open_toast(
-    args: &AnalysisArgs,
-    sidecar: Option<&Sidecar>,
-    relation: &Path,
-    job: &Job,
-) -> Result<Option<(RelationFile, Vec<u8>)>, Failure> {
-    let path: Option<PathBuf> = args.toast.clone().or_else(|| sidecar?.toast_path(relation));
-    let Some(path) = path else { return Ok(None) };
-    let file = RelationFile::open(&path)?;
-    let index = ToastIndex::build(&file, &job.read_options())?;
-    Ok(Some((file, index.to_bytes())))
-}
-
-fn stripe_bits(job: &Job, toast_bytes: u64, params: Params) -> u32 {
+/// As many stripes as make their tables fit a core's second cache, but not so many that what a unit has for each is not worth reading.
+fn stripe_bits(job: &Job, bases: u64, params: Params) -> u32 {
     if job.direct {
         return (params.key_bits() - 4).min(6);
     }
-    let bases_a_byte = if job.dna4 { 2 } else { 4 };
-    let kmers = (job.total_blocks * BLOCK_SIZE as u64 + toast_bytes) * bases_a_byte;
-    (kmers / STRIPE_KMERS).max(1).ilog2().clamp(4, 13)
+    let bits = |bases_each: u64| (bases / bases_each).max(1).ilog2();
+    bits(STRIPE_BASES).clamp(4, 12).max(bits(LARGE_STRIPE_BASES).min(14))
 }
 
-fn sizes(job: &Job, toast_bytes: u64, workers: u16, memory: Option<u64>) -> Result<Sizes, Failure> {
-    let heap_bytes = job.total_blocks * BLOCK_SIZE as u64;
-    let most = if job.direct { DIRECT_UNIT_BLOCKS } else { UNIT_BLOCKS };
-    // Blocks that lead to much TOAST are more work, and every worker should have several units.
-    let by_toast = most * heap_bytes / (heap_bytes + toast_bytes).max(1);
-    let by_workers = job.total_blocks / (u64::from(workers.max(1)) * 8);
-    let unit_blocks = most.min(by_toast).min(by_workers).max(1);
-    let units = job.total_blocks.div_ceil(unit_blocks);
+/// Stripes of keys that are sorted: no more than records want, and no fewer than keep many workers busy.
+fn key_stripe_bits(params: Params, asked: Option<u32>) -> u32 {
+    let least = keys::least_stripe_bits(params);
+    asked.map_or(least, |bits| bits.clamp(least, 14))
+}
+
+/// Few blocks whose rows are long are shared: every unit takes all rows of its block and a part of the stripes, so a row of a whole chromosome
+/// keeps all workers at work.
+fn part_bits(job: &Job, toast_bytes: u64, long_rows: bool, workers: u16) -> u32 {
+    let few = long_rows
+        || job.total_blocks() < 4 * u64::from(workers) && toast_bytes + job.text_bytes() >= LONG_ROWS;
+    if job.direct || !few { 0 } else { u32::from(workers.clamp(1, 16)).next_power_of_two().ilog2() }
+}
+
+/// Small chunks where there is little memory, so that half-filled ones do not take all of it.
+fn chunk_bytes(allowed: u64) -> usize {
+    let bits = (allowed / 2048).max(1).ilog2();
+    (1usize << bits.min(30)).clamp(4096, CHUNK_BYTES)
+}
+
+fn sizes(
+    job: &Job,
+    toast_bytes: u64,
+    workers: u16,
+    (memory, room): (Option<u64>, &Room),
+    unit_blocks: Option<u64>,
+    debug: &DebugArgs,
+) -> Result<Sizes, Failure> {
+    let heap_bytes = job.total_bytes();
+    let most = if job.text_bytes() > 0 { TEXT_UNIT_BLOCKS } else { UNIT_BLOCKS };
+    // Blocks that lead to much TOAST, or are whole files, are more work, and every worker should have several units.
+    let whole = job.total_blocks() * BLOCK_SIZE as u64;
+    let by_toast =
+        (u128::from(most) * u128::from(whole) / u128::from(heap_bytes + toast_bytes).max(1)) as u64;
+    let by_workers = job.total_blocks() / (u64::from(workers.max(1)) * 8);
+    let unit_blocks = unit_blocks.unwrap_or(most.min(by_toast).min(by_workers)).max(1);
+    let units = job.blocks_to_claim().div_ceil(unit_blocks);
+    // What is said of the memory is meant of all processes.
+    let private = memory::PRIVATE * u64::from(workers.max(1));
+    let mut allowed = memory.map_or(u64::MAX, |memory| memory.saturating_sub(private).max(memory / 4));
+    // Pages of a file can be written to it and given back.
+    if let (Some(left), None) = (limits::cgroup_left(), &room.dir) {
+        allowed = allowed.min(left - left / 16);
+    }
+    allowed = allowed.min(room.address_space());
+    let chunk_bytes = debug.chunk_bytes.unwrap_or_else(|| chunk_bytes(allowed));
     // Chunks are address space until they are written, so there are enough for the worst case: every k-mer a record of its own, and
     // every key kept.
-    let wanted = (heap_bytes + toast_bytes).saturating_mul(96) / CHUNK_BYTES as u64
+    let wanted = (heap_bytes + toast_bytes).saturating_mul(96) / chunk_bytes as u64
         + 8 * units
         + 4 * job.stripes() as u64
         + 64;
-    let mut allowed = memory.unwrap_or(u64::MAX);
-    if let Some(left) = limits::cgroup_left() {
-        allowed = allowed.min(left - left / 16);
-    }
-    if let Some((_, total)) = limits::shm_space() {
-        allowed = allowed.min((total - total / 100 * SHM_SPARE).max(1 << 20) * 64);
-    }
-    let chunks = wanted.min(allowed / CHUNK_BYTES as u64).min(u64::from(u32::MAX / 2)) as usize;
+    let chunks = wanted.min(allowed / chunk_bytes as u64).min(u64::from(u32::MAX / 2)) as usize;
     if chunks < 2 {
-        let text = format!("memory: expected at least {} bytes, found {allowed}", 2 * CHUNK_BYTES);
+        let text = format!("memory: expected at least {} bytes, found {allowed}", 2 * chunk_bytes);
         return Err(Failure::error(text).hint("allow more memory with --memory, or in the control group"));
     }
-    Ok(Sizes {
-        unit_blocks,
-        slots: usize::from(workers) + 1,
-        workers: workers.into(),
-        chunk_bytes: CHUNK_BYTES,
-        chunks,
-    })
+    let slots = usize::from(workers) + 1 + usize::from(job.stream.is_some());
+    Ok(Sizes { unit_blocks, slots, workers: workers.into(), trace: 0, chunk_bytes, chunks })
 }
 
 /// Draws the hashes of this run. The result does not depend on it.

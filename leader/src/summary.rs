@@ -6,11 +6,11 @@ use shm_layout::slots::Figure;
 use std::fmt::Write as _;
 
 /// The summary, several lines.
-pub fn summary(plan: &Plan, outcome: &Outcome, seconds: f64) -> String {
+pub fn summary(plan: &Plan, outcome: &Outcome, reported: u64, seconds: f64) -> String {
     let mut text = String::new();
     let (sums, rule) = (&outcome.scan.sums, &plan.rule);
     let _ = writeln!(text, "total_rows: {}", sums.rows);
-    let _ = writeln!(text, "highfreq_kmers_count: {}", outcome.drain.kept);
+    let _ = writeln!(text, "highfreq_kmers_count: {}", reported);
     let _ = writeln!(text, "parallel_workers_used: {}", outcome.launched);
     let _ = writeln!(text, "max_appearance_rate_used: {}", rule.rate);
     let _ = writeln!(text, "max_appearance_nrow_used: {}", rule.nrow);
@@ -32,30 +32,36 @@ pub fn summary(plan: &Plan, outcome: &Outcome, seconds: f64) -> String {
             let _ = writeln!(text, "{what}: {number}");
         }
     }
-    if !plan.job.verify_checksums {
+    if !plan.job.verify_checksums && plan.job.text_bytes() == 0 {
         let _ = writeln!(text, "page checksums: not verified");
     }
-    workers(plan, outcome, &mut text);
+    workers(outcome, &mut text);
     let (scan, drain) = outcome.seconds;
+    let different = if outcome.threshold == 0 {
+        format!(", {} different", outcome.drain.distinct)
+    } else {
+        String::new()
+    };
     let _ = writeln!(
         text,
-        "{} k-mers, {} different, in {seconds:.3} s (scan {scan:.3}, drain {drain:.3})",
-        sums.kmers, outcome.drain.distinct
+        "{} k-mers{different}, in {seconds:.3} s (scan {scan:.3}, drain {drain:.3})",
+        sums.kmers
     );
     text
 }
 
-fn workers(plan: &Plan, outcome: &Outcome, text: &mut String) {
+fn workers(outcome: &Outcome, text: &mut String) {
     let _ = writeln!(
         text,
         "{:>8} {:>10} {:>12} {:>15} {:>8} {:>9} {:>9}",
         "worker", "blocks", "rows", "k-mers", "stripes", "scan s", "drain s"
     );
-    for slot in 0..=plan.workers.workers {
+    let last = (outcome.shared.slots.len() - 1) as u16;
+    for slot in 0..=last {
         let get = |figure| outcome.shared.slots.get(slot, figure).unwrap_or(0);
         let (blocks, stripes) = (get(Figure::Blocks), get(Figure::Stripes));
-        let leader = slot == plan.workers.workers;
-        if leader && blocks == 0 && stripes == 0 {
+        let leader = slot == last;
+        if (leader || Some(slot) == outcome.shared.feeder_slot()) && blocks == 0 && stripes == 0 {
             continue;
         }
         let name = if leader { "leader".to_owned() } else { slot.to_string() };

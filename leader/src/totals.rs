@@ -2,11 +2,13 @@
 
 use crate::failure::Failure;
 use kmer_worker::WorkError;
-use kmer_worker::drain::{IMAGE_OFFSET, StripeSummary};
+use kmer_worker::drain::{IMAGE_OFFSET, StripeSummary, image_digest};
+use kmer_worker::job::Job;
 use kmer_worker::shared::{DrainOrder, Shared};
-use kmer_worker::spool::{UnitResult, UnitSummary};
+use kmer_worker::spool::{Indexed, UnitResult, UnitSummary, add_index};
+use shm_layout::arena::NOTHING;
 use shm_layout::hash::image::Image;
-use shm_layout::words::Task;
+use shm_layout::words::{Owner, Task};
 
 /// What all units came to.
 #[derive(Clone, Debug, Default)]
@@ -17,8 +19,19 @@ pub struct ScanTotals {
     pub messages: String,
     /// Units that were given up.
     pub poisoned: Vec<usize>,
-    /// k-mers of each stripe.
-    pub stripes: Vec<u64>,
+    /// What is in each stripe.
+    pub stripes: Vec<StripeTotals>,
+}
+
+/// What the units' indexes say of a stripe.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StripeTotals {
+    /// k-mers in its sections.
+    pub kmers: u64,
+    /// Rows that have k-mers in it: no k-mer of the stripe occurs in more.
+    pub rows: u64,
+    /// Sum of the digests of its sections.
+    pub digest: u64,
 }
 
 impl ScanTotals {
@@ -28,19 +41,29 @@ impl ScanTotals {
     /// When a result is damaged.
     pub fn collect(shared: &Shared) -> Result<Self, Failure> {
         let stripes = shared.job.stripes();
-        let mut totals = Self { stripes: vec![0; stripes], ..Self::default() };
-        let mut scratch = Vec::new();
+        let mut totals = Self { stripes: vec![StripeTotals::default(); stripes], ..Self::default() };
+        let (mut scratch, mut ended) = (Vec::new(), false);
         for unit in 0..shared.units.len() {
             match shared.units.look(unit)? {
+                Task::Done { head: NOTHING, .. } if shared.job.stream.is_some() => ended = true,
+                Task::Done { head, .. } if head == NOTHING || ended => {
+                    let text = "expected the result of its blocks, found none, or none before it";
+                    return Err(Failure::error(format!("unit {unit}: {text}")));
+                }
                 Task::Done { head, .. } => {
                     let result = UnitResult::open(&shared.arena, head, stripes)?;
                     totals.sums.add(&result.summary);
                     if result.summary.messages > 0 {
                         totals.messages.push_str(&result.messages(&shared.arena)?);
                     }
+                    let mut indexes = 0;
                     for batch in 0..result.batches() {
-                        result.add_kmers(&shared.arena, batch, &mut scratch, &mut totals.stripes)?;
+                        result.index(&shared.arena, batch, stripes, &mut scratch, |stripe, indexed| {
+                            totals.stripes[stripe].add(&indexed);
+                        })?;
+                        indexes = add_index(indexes, batch, &scratch);
                     }
+                    result.check_seal(&shared.arena, unit, indexes)?;
                 }
                 Task::Poison { .. } => totals.poisoned.push(unit),
                 other => {
@@ -53,23 +76,82 @@ impl ScanTotals {
         Ok(totals)
     }
 
-    /// The order in which stripes are drained: the fullest first, so that no large one is begun last.
+    /// Every byte of a sequence file must be part of a record. A record of FASTQ that is not built as one, and begins where a unit of blocks does, is
+    /// passed over by the search for the unit's first record: here it is missed.
+    ///
+    /// # Errors
+    /// When bytes are missing, unless damage is to be skipped: then they are counted and told of.
+    pub fn check_text(&mut self, job: &Job) -> Result<(), Failure> {
+        let (expected, found) = (job.text_bytes(), self.sums.text);
+        if job.stream.is_some() || !self.poisoned.is_empty() || expected == found {
+            return Ok(());
+        }
+        let text = format!("sequence files: expected records of {expected} bytes together, found {found}");
+        if !job.skip_damaged {
+            return Err(
+                Failure::error(text).hint("a record of FASTQ is damaged; --on-error skip leaves it out")
+            );
+        }
+        self.sums.damaged_tuples += 1;
+        self.messages.push_str(&text);
+        self.messages.push('\n');
+        Ok(())
+    }
+
+    /// The stripes that must be drained, the fullest first, so that no large one is begun last. The others have no records in this pass, or
+    /// cannot hold a k-mer over the threshold: a k-mer occurs in no more rows than its stripe has.
+    ///
+    /// # Errors
+    /// When there are more rows than can be counted.
     pub fn drain_order(&self, threshold: u64, all: bool) -> Result<DrainOrder, Failure> {
         if self.sums.rows > u64::from(u32::MAX) {
             let text = format!("relation: expected at most {} rows, found {}", u32::MAX, self.sums.rows);
             return Err(Failure::error(text).hint("count parts of it"));
         }
-        let mut order: Vec<u32> = (0..self.stripes.len() as u32).collect();
-        order.sort_by_key(|stripe| (std::cmp::Reverse(self.stripes[*stripe as usize]), *stripe));
+        let mut order: Vec<u32> = (0u32..)
+            .zip(&self.stripes)
+            .filter(|(_, totals)| totals.kmers > 0 && (all || totals.rows > threshold))
+            .map(|(stripe, _)| stripe)
+            .collect();
+        order.sort_by_key(|stripe| (std::cmp::Reverse(self.stripes[*stripe as usize].kmers), *stripe));
         Ok(DrainOrder { threshold, all, order })
     }
 }
 
-/// Opens a published stripe: its numbers and its table.
+impl StripeTotals {
+    fn add(&mut self, indexed: &Indexed) {
+        self.kmers += u64::from(indexed.section.kmers);
+        self.rows += u64::from(indexed.section.rows);
+        self.digest = self.digest.wrapping_add(indexed.digest);
+    }
+}
+
+/// Which stripes `order` names.
+fn drained_by(shared: &Shared, order: &DrainOrder) -> Vec<bool> {
+    let mut drained = vec![false; shared.stripes.len()];
+    order.order.iter().for_each(|stripe| drained[*stripe as usize] = true);
+    drained
+}
+
+/// Settles, as `owner`, the stripes that `order` leaves out, with nothing in them. May be done again (I5).
+///
+/// # Errors
+/// When a stripe's word is damaged.
+pub fn settle_left_out(shared: &Shared, order: &DrainOrder, owner: Owner) -> Result<(), WorkError> {
+    let drained = drained_by(shared, order);
+    for stripe in (0..drained.len()).filter(|stripe| !drained[*stripe]) {
+        if let Some(claim) = shared.stripes.claim(stripe, owner)? {
+            shared.stripes.commit(stripe, claim, owner, NOTHING)?;
+        }
+    }
+    Ok(())
+}
+
+/// Opens a published stripe: its numbers and its table; `None` when it was left out.
 ///
 /// # Errors
 /// When it is damaged, or not published.
-pub fn open_stripe(shared: &Shared, stripe: usize) -> Result<(StripeSummary, Image<'_>), WorkError> {
+pub fn open_stripe(shared: &Shared, stripe: usize) -> Result<Option<(StripeSummary, Image<'_>)>, WorkError> {
     let Task::Done { head, .. } = shared.stripes.look(stripe)? else {
         return Err(WorkError::Section {
             unit: 0,
@@ -78,6 +160,9 @@ pub fn open_stripe(shared: &Shared, stripe: usize) -> Result<(StripeSummary, Ima
         });
     };
     let chain = shared.arena.open(head)?;
+    if chain.is_empty() {
+        return Ok(None);
+    }
     let mut bytes = Vec::new();
     shared.arena.read(&chain, 0, IMAGE_OFFSET as usize, &mut bytes)?;
     let summary = StripeSummary::from_bytes(bytes[..].try_into().expect("as many as were read"));
@@ -86,28 +171,51 @@ pub fn open_stripe(shared: &Shared, stripe: usize) -> Result<(StripeSummary, Ima
         let what = format!("expected {} keys, found {}", summary.kept, image.len());
         return Err(WorkError::Section { unit: 0, stripe, what });
     }
-    Ok((summary, image))
+    Ok(Some((summary, image)))
 }
 
-/// Adds up all stripes and compares with the units: as many k-mers, and the same digests.
+/// Copies the bytes of a stripe's table to `into`, which is emptied before, and checks them; nothing when it was left out.
+///
+/// # Errors
+/// As [`open_stripe`], and when the bytes are not those that were published.
+pub fn image_bytes(shared: &Shared, stripe: usize, into: &mut Vec<u8>) -> Result<(), WorkError> {
+    into.clear();
+    let Some((summary, _)) = open_stripe(shared, stripe)? else { return Ok(()) };
+    let Task::Done { head, .. } = shared.stripes.look(stripe)? else { return Ok(()) };
+    let chain = shared.arena.open(head)?;
+    let len = chain.len().saturating_sub(IMAGE_OFFSET);
+    shared.arena.read(&chain, IMAGE_OFFSET, len as usize, into)?;
+    let found = image_digest(stripe, &summary, into);
+    equal(|| format!("digest of the table of stripe {stripe}"), summary.image, found)
+}
+
+/// Adds up all stripes and compares with the units: the indexes against the units' own sums, and each drained stripe against the indexes.
+/// Drained must be what `order` says, and nothing else.
 ///
 /// # Errors
 /// [`WorkError::Conservation`] when sums differ.
-pub fn conserve(shared: &Shared, scan: &ScanTotals) -> Result<StripeSummary, WorkError> {
-    let mut sums = StripeSummary::default();
-    for stripe in 0..shared.stripes.len() {
-        sums.add(&open_stripe(shared, stripe)?.0);
-    }
-    for (what, expected, found) in
-        [("k-mers", scan.sums.delivered, sums.delivered), ("digests", scan.sums.digest, sums.digest)]
-    {
-        if expected != found {
-            return Err(WorkError::Conservation {
-                what: format!("{what} of units and stripes"),
-                expected,
-                found,
-            });
+pub fn conserve(shared: &Shared, scan: &ScanTotals, order: &DrainOrder) -> Result<StripeSummary, WorkError> {
+    let (mut sums, mut indexed) = (StripeSummary::default(), StripeTotals::default());
+    for ((stripe, totals), is_drained) in scan.stripes.iter().enumerate().zip(drained_by(shared, order)) {
+        indexed.kmers += totals.kmers;
+        indexed.digest = indexed.digest.wrapping_add(totals.digest);
+        let published = open_stripe(shared, stripe)?;
+        let tables = || format!("tables of stripe {stripe}");
+        equal(tables, is_drained.into(), published.is_some().into())?;
+        if let Some((summary, _)) = published {
+            equal(|| format!("k-mers of stripe {stripe}"), totals.kmers, summary.delivered)?;
+            equal(|| format!("digests of stripe {stripe}"), totals.digest, summary.digest)?;
+            sums.add(&summary);
         }
     }
+    equal(|| "k-mers of units and stripes".into(), scan.sums.delivered, indexed.kmers)?;
+    equal(|| "digests of units and stripes".into(), scan.sums.digest, indexed.digest)?;
     Ok(sums)
+}
+
+fn equal(what: impl FnOnce() -> String, expected: u64, found: u64) -> Result<(), WorkError> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(WorkError::Conservation { what: what(), expected, found })
 }

@@ -22,16 +22,9 @@ pub enum ImportError {
         /// The system's or the decompressor's answer.
         cause: io::Error,
     },
-    /// The content is not a format that is read here.
-    #[error("file {path:?}: expected FASTA or FASTQ, plain or gzip, found {found}")]
-    Format {
-        /// The input file.
-        path: PathBuf,
-        /// What it looks like.
-        found: &'static str,
-        /// The program that turns it into something readable.
-        unpack: Option<&'static str>,
-    },
+    /// The content is not a format that is read here, or cannot be unpacked.
+    #[error(transparent)]
+    Sequence(#[from] sequence::Error),
     /// A record is not built as its format asks.
     #[error("file {path:?}: record {record}: {problem}")]
     Record {
@@ -104,7 +97,7 @@ impl ImportError {
                 "use --type dna4 to store ambiguous bases, or --skip-ambiguous to leave such records out"
                     .to_owned(),
             ),
-            ImportError::Format { path, unpack: Some(unpack), .. } => {
+            ImportError::Sequence(sequence::Error::Format { path, unpack: Some(unpack), .. }) => {
                 Some(format!("{unpack} {path:?} | kmer-leader import - -o OUT"))
             }
             ImportError::Write(WriteError::Exists { .. }) => Some("use --force to replace it".to_owned()),

@@ -57,7 +57,7 @@ impl ImportType {
 /// their content. Lower case counts as upper case, and U as T.
 #[derive(Debug, Clone, Args)]
 pub struct ImportArgs {
-    /// FASTA or FASTQ file, plain or gzip; - is standard input
+    /// FASTA or FASTQ file, plain, gzip, zstd or xz; - is standard input
     #[arg(value_name = "IN", required = true)]
     pub inputs: Vec<PathBuf>,
 

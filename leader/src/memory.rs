@@ -1,0 +1,212 @@
+//! How much memory the records of a run will need, and so how many passes it takes.
+//!
+//! Bases are estimated from some blocks of the largest leaf, TOAST relations are taken for full of bases. A super-k-mer has about (w + 1) / 2
+//! k-mers, with w m-mers in a k-mer, so records take `width * 2 / (w + 1)` bytes a base.
+
+use crate::failure::Failure;
+use crate::packed;
+use crate::room::Room;
+use kmer::keys;
+use kmer::minimizer::{Dealer, minimizer_size};
+use kmer::params::Params;
+use kmer_worker::job::{Job, Leaf, LeafSequence, path_of};
+use kmer_worker::shared::Sizes;
+use relation::{
+    BLOCK_SIZE, PageBuffer, PageCounts, PageReader, ReadOptions, RelationFile, RowSink, Unhinted, Value,
+};
+use sequence::SequenceFile;
+use sequence::file::Text;
+use shm_layout::arena::Arena;
+use shm_layout::slots::Slots;
+use std::path::Path;
+
+/// Blocks that are looked at.
+const LOOKS: u32 = 32;
+/// Private memory of a process that works: its buffers, tables and indexes.
+pub const PRIVATE: u64 = 32 << 20;
+/// Bytes of a sum in a unit that counts directly.
+const SUM_BYTES: u64 = 2;
+/// Bytes of a stripe in a unit's index.
+const INDEX_BYTES: u64 = 24;
+const PAGE: u64 = 4096;
+/// Bytes of a header, the job, the command line and what rounding takes.
+const FRAME: u64 = 32 << 10;
+/// More passes than these do not help.
+const MAX_PASS_BITS: u32 = 8;
+
+/// What a relation has in it, more or less.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Blocks that were looked at.
+    pub looked: u64,
+    /// Visible rows.
+    pub rows: u64,
+    /// Bases of all of them.
+    pub bases: u64,
+    /// Their k-mers.
+    pub kmers: u64,
+}
+
+struct Look {
+    bits_each: u64,
+    k: u64,
+    found: Found,
+}
+
+impl RowSink for Look {
+    fn row(&mut self, _item: u16, value: Value<'_>) -> Result<(), relation::Error> {
+        if let Value::Bits { bits, .. } = value {
+            let bases = u64::from(bits) / self.bits_each;
+            self.found.bases += bases;
+            self.found.kmers += (bases + 1).saturating_sub(self.k);
+        }
+        Ok(())
+    }
+
+    fn damaged(&mut self, _error: relation::Error) -> Result<(), relation::Error> {
+        // What lies in a TOAST relation is added for the whole of it; damage is for the run to find.
+        self.found.rows += 1;
+        Ok(())
+    }
+}
+
+/// What the job has to read: looked at in some blocks, and extrapolated.
+pub fn sample(job: &Job, toast_bytes: u64) -> Found {
+    if let Some(found) = packed::look(job).or_else(|| sample_text(job)) {
+        return found;
+    }
+    let bits = if job.dna4 { 4 } else { 2 };
+    let full = |bytes: u64| bytes * 8 / bits;
+    let total = job.total_blocks();
+    let largest = job.leaves.iter().max_by_key(|leaf| leaf.blocks);
+    let found = match largest.and_then(|leaf| look(job, leaf, bits)) {
+        Some(seen) => {
+            let all = |n: u64| (u128::from(n) * u128::from(total) / u128::from(seen.looked.max(1))) as u64;
+            Found { rows: all(seen.rows), bases: all(seen.bases), kmers: all(seen.kmers), ..seen }
+        }
+        None => {
+            let bases = full(total * BLOCK_SIZE as u64);
+            Found { looked: 0, rows: 0, bases, kmers: bases }
+        }
+    };
+    let outside = full(toast_bytes);
+    Found { bases: found.bases + outside, kmers: found.kmers + outside, ..found }
+}
+
+/// The same of sequence files, with a look at places all over the largest; `None` when there are none.
+fn sample_text(job: &Job) -> Option<Found> {
+    let text = job.leaves.iter().filter_map(|leaf| leaf.sequence);
+    // A letter of FASTQ has a quality beside it.
+    let bases: u64 = text.map(|file| if file.fastq { file.bytes / 2 } else { file.bytes }).sum();
+    let (leaf, sequence) = job
+        .leaves
+        .iter()
+        .filter_map(|leaf| Some((leaf, leaf.sequence?)))
+        .max_by_key(|(_, file)| file.bytes)?;
+    let records = records(path_of(&leaf.path), sequence).unwrap_or((0, 1));
+    let rows = if job.row_per_file {
+        job.leaves.len() as u64
+    } else {
+        (u128::from(records.0) * u128::from(job.text_bytes()) / u128::from(records.1.max(1))) as u64
+    };
+    let kmers = bases.saturating_sub(rows.saturating_mul(u64::from(job.k) - 1));
+    Some(Found { looked: u64::from(LOOKS.min(leaf.blocks)), rows, bases, kmers })
+}
+
+/// Records that begin in some bytes of a sequence file, and how many bytes these are.
+fn records(path: &Path, sequence: LeafSequence) -> Option<(u64, u64)> {
+    let file = SequenceFile::open(path).ok()?;
+    let (mut found, mut bytes, mut window) = (0, 0, vec![0; BLOCK_SIZE]);
+    // Windows that do not overlap, however short the file is.
+    let looks = (file.len() / BLOCK_SIZE as u64).clamp(1, LOOKS.into());
+    for look in 0..looks {
+        let from = look * (file.len() / looks);
+        let len = (file.len() - from).min(BLOCK_SIZE as u64) as usize;
+        file.read_at(from, &mut window[..len]).ok()?;
+        let mark = if sequence.fastq { b'\n' } else { b'>' };
+        found += window[..len].iter().filter(|byte| **byte == mark).count() as u64;
+        bytes += len as u64;
+    }
+    Some((if sequence.fastq { found / 4 } else { found }, bytes))
+}
+
+/// Looks at some blocks of a leaf.
+fn look(job: &Job, leaf: &Leaf, bits_each: u64) -> Option<Found> {
+    let path = path_of(&leaf.path);
+    let file = RelationFile::open_with_segment_size(path, job.segment_blocks).ok()?;
+    let options = ReadOptions { verify_checksums: false, unhinted: Unhinted::Visible };
+    let mut reader =
+        PageReader::new(&leaf.tuple_desc().ok()?, leaf.column as usize, options, path, None).ok()?;
+    let (mut page, mut counts) = (PageBuffer::new(1), PageCounts::default());
+    let mut seen = Look { bits_each, k: job.k.into(), found: Found::default() };
+    let looks = LOOKS.min(leaf.blocks);
+    for look in 0..looks {
+        let block = (u64::from(look) * u64::from(leaf.blocks) / u64::from(looks)) as u32;
+        file.read_blocks(block, page.blocks_mut(1)).ok()?;
+        let _ = reader.read_page(page.blocks(1), block, &mut counts, &mut seen);
+    }
+    Some(Found { looked: looks.into(), rows: seen.found.rows + counts.live, ..seen.found })
+}
+
+/// Bytes that the records of all stripes take.
+fn record_bytes(job: &Job, bases: u64, params: Params) -> u64 {
+    let k = params.k();
+    let window = u64::from(k - minimizer_size(k) + 1);
+    let width = Dealer::new(params, job.stripe_bits, job.seed).width().bytes() as u64;
+    let records = u128::from(bases) * 2 * u128::from(width) / u128::from(window + 1);
+    // A little more than the mean: rows end, and repeats are unevenly spread.
+    (records * 9 / 8) as u64
+}
+
+/// What a segment needs, more or less.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Need {
+    /// Bytes of all records, over all passes.
+    pub records: u64,
+    /// Bytes that units take in every pass, whatever is in them: their indexes, and the pages that they fill half.
+    pub units: u64,
+    /// Bytes that are there from the start.
+    pub control: u64,
+}
+
+impl Need {
+    /// What `job` needs in a segment of these `sizes`, with `toast_index` bytes of indexes in it.
+    pub fn of(job: &Job, found: &Found, params: Params, sizes: &Sizes, toast_index: usize) -> Self {
+        let units = job.blocks_to_claim().div_ceil(sizes.unit_blocks);
+        let words = 8 * (units + job.stripes() as u64) + toast_index as u64;
+        let fixed = Arena::estimate(sizes.chunks) + Slots::estimate(sizes.slots);
+        let records = if job.direct && keys::suits(params) {
+            found.kmers * keys::RECORD_BYTES as u64
+        } else if job.direct {
+            // Sums of a unit: no more of them than there are keys or k-mers in it.
+            let each = (found.kmers / units.max(1)).min(1 << params.key_bits());
+            units * each * SUM_BYTES
+        } else {
+            record_bytes(job, found.bases, params)
+        };
+        let each = job.stripes() as u64 * INDEX_BYTES + PAGE;
+        Self { records, units: units * each, control: words + fixed as u64 + FRAME }
+    }
+}
+
+/// 2^this passes are needed so that records and tables fit the arena of `sizes`, and the room that there is.
+///
+/// # Errors
+/// When they do not fit the room however many passes are taken.
+pub fn pass_bits(job: &Job, need: &Need, sizes: &Sizes, room: &Room) -> Result<u32, Failure> {
+    let in_place = job.direct && !keys::suits(job.params()?);
+    let most = if in_place { 0 } else { MAX_PASS_BITS.min(job.stripe_bits - job.part_bits) };
+    let within = |usable: u64| {
+        let passes = need.records.div_ceil(usable.max(1)).max(1);
+        passes.checked_next_power_of_two().map_or(u32::MAX, u64::ilog2)
+    };
+    let units = job.blocks_to_claim().div_ceil(sizes.unit_blocks);
+    let arena = sizes.chunks as u64 * sizes.chunk_bytes as u64;
+    // Chunks are filled to the half at the end of a unit, and the tables want their part.
+    let by_arena = within((arena / 8 * 7).saturating_sub(units * sizes.chunk_bytes as u64 + need.units));
+    let by_room = within(room.for_records(need));
+    if by_room > most {
+        return Err(room.too_small(need, 1 << most));
+    }
+    Ok(by_arena.min(most).max(by_room))
+}

@@ -1,0 +1,126 @@
+//! Runs of which each takes a part of the stripes, where the records of all of them do not fit the memory at once.
+//!
+//! Every pass reads the whole relation and keeps the records of its stripes, in a segment of its own, under the same protocol as a single run;
+//! what is over the threshold is taken out before the next pass begins, and carried on ([`crate::carried`]). The first pass counts the rows of *all* stripes, so later passes are
+//! left out when none of their stripes can hold a k-mer over the threshold: the default analysis of reads ends after one.
+//!
+//! Where it is likely that no other stripe matters, one such pass is tried first: see [`crate::first_look`].
+//!
+//! Which stripes are whose is in [`kmer::superkmer::Share`]; how many passes there are is [`crate::memory`]'s to say.
+
+use crate::carried::Carried;
+use crate::console::Console;
+use crate::failure::Failure;
+use crate::first_look;
+use crate::lead::{Outcome, Signals, create, lead};
+use crate::plan::Plan;
+use crate::report::Share;
+use crate::totals::ScanTotals;
+use kmer_worker::shared::Shared;
+use shm_layout::inject::{Point, at};
+use shm_layout::segment::Segment;
+
+/// Leads all passes. Gives the last one's outcome, with the sums of all, and what the ones before it found.
+///
+/// # Errors
+/// As [`lead`].
+pub fn lead_all(
+    plan: &mut Plan,
+    resumed: Option<Shared>,
+    signals: &Signals,
+    console: &mut Console,
+) -> Result<(Outcome, Vec<Share>), Failure> {
+    if resumed.is_none() && first_look::is_promising(plan) {
+        (plan.job.first_look, plan.job.pass_bits) = (true, first_look::BITS);
+        let outcome = lead(plan, None, signals, console)?;
+        if !others_matter(plan, &outcome) {
+            return Ok((outcome, Vec::new()));
+        }
+        Segment::destroy(outcome.shared.segment.name())?;
+        outcome.shared.segment.give_up_arena()?;
+        (plan.job.first_look, plan.job.pass_bits, plan.job.pass) = (false, 0, 0);
+        let mut second = lead(plan, None, signals, console)?;
+        second.deaths += outcome.deaths;
+        second.respawns += outcome.respawns;
+        return Ok((second, Vec::new()));
+    }
+    let mut outcome = lead(plan, resumed, signals, console)?;
+    let mut before = Carried::read(&outcome.shared)?;
+    for pass in plan.job.pass + 1..1u32 << plan.job.pass_bits {
+        plan.job.pass = pass;
+        let scan = before.as_ref().map_or(&outcome.scan, Carried::scan);
+        if !is_worth_it(plan, scan, outcome.threshold) {
+            continue;
+        }
+        let carried = Carried::and(before.take(), plan, &mut outcome)?;
+        check_room(plan, &carried)?;
+        let record = outcome.record.take();
+        at(Point::PassBegin)?;
+        outcome = if plan.resumable {
+            let next = make_next(plan, carried, &outcome.shared)?;
+            let next = lead(plan, Some(next), signals, console)?;
+            before = Carried::read(&next.shared)?;
+            next
+        } else {
+            Segment::destroy(outcome.shared.segment.name())?;
+            // Its mapping lives until the next pass is over, and its records are not needed any more.
+            outcome.shared.segment.give_up_arena()?;
+            before = Some(carried);
+            lead(plan, None, signals, console)?
+        };
+        outcome.record = match (record, outcome.record) {
+            (Some(mut first), Some(next)) => {
+                first.then(next);
+                Some(first)
+            }
+            (first, next) => first.or(next),
+        };
+    }
+    let found = Carried::join(before, &mut outcome);
+    Ok((outcome, found))
+}
+
+/// Makes the next pass's segment with what is carried, and then removes the one before: see [`crate::carried`].
+fn make_next(plan: &Plan, carried: Carried, last: &Shared) -> Result<Shared, Failure> {
+    let next = create(plan, &carried.to_bytes())?;
+    at(Point::PassMade)?;
+    Segment::destroy(last.segment.name())?;
+    last.segment.give_up_arena()?;
+    at(Point::PassLeft)?;
+    Ok(next)
+}
+
+/// Whether a stripe of another pass than the first can hold a k-mer that is kept.
+fn others_matter(plan: &mut Plan, outcome: &Outcome) -> bool {
+    let matters = (1..1u32 << plan.job.pass_bits).any(|pass| {
+        plan.job.pass = pass;
+        is_worth_it(plan, &outcome.scan, outcome.threshold)
+    });
+    plan.job.pass = 0;
+    matters
+}
+
+/// Whether a stripe of the pass at hand can hold a k-mer that is kept.
+fn is_worth_it(plan: &Plan, scan: &ScanTotals, threshold: u64) -> bool {
+    let share = |stripe: u32| {
+        let (part_bits, part) = (plan.job.part_bits, stripe & ((1 << plan.job.part_bits) - 1));
+        kmer::superkmer::Share { part_bits, part, pass_bits: plan.job.pass_bits, pass: plan.job.pass }
+    };
+    let all = plan.keeps_all(threshold);
+    (0u32..)
+        .zip(&scan.stripes)
+        .any(|(stripe, totals)| share(stripe).writes(stripe) && (all || totals.rows > threshold))
+}
+
+/// The k-mers that were found are held outside of the chunks, in memory that counts as well.
+fn check_room(plan: &Plan, carried: &Carried) -> Result<(), Failure> {
+    let bytes = carried.kept() * size_of::<crate::report::Entry>() as u64;
+    match plan.memory {
+        Some(memory) if bytes > memory => {
+            let text =
+                format!("memory: expected the result to fit {memory} bytes, found {bytes} bytes of it");
+            Err(Failure::error(text).hint("allow more with --memory, or ask for fewer k-mers"))
+        }
+        _ => Ok(()),
+    }
+}
