@@ -4,7 +4,7 @@
 //! the audit, which no test can skip, wants:
 //! * no process that bears the mark;
 //! * no file in the run's directory but what the test asked for with [`Engine::keeps`];
-//! * no entry `/dev/shm/kmer*` that was not there before the run. Runs of other tests may be under way, so an entry only counts as left
+//! * no entry `/dev/shm/kmer*` that was not there before the run, but what tests pin ([`crate::pinned`]). Runs of other tests may be under way, so an entry only counts as left
 //!   behind when it is still there after [`PATIENCE`].
 //!
 //! A run that does not end by itself within [`LIMIT`] is ended, and is a failure.
@@ -64,7 +64,9 @@ pub struct Engine {
     args: Vec<OsString>,
     dir: TempDir,
     kept: BTreeSet<OsString>,
+    pinned: BTreeSet<OsString>,
     stdout: Option<fs::File>,
+    stdin: Option<Stdio>,
     env: Vec<(OsString, OsString)>,
 }
 
@@ -109,7 +111,9 @@ impl Engine {
             args: Vec::new(),
             dir: tempfile::Builder::new().prefix("kr").tempdir().expect("a directory for the run"),
             kept: BTreeSet::new(),
+            pinned: BTreeSet::new(),
             stdout: None,
+            stdin: None,
             env: Vec::new(),
         }
     }
@@ -140,10 +144,24 @@ impl Engine {
         self
     }
 
+    /// Says that the run may leave this pinned segment.
+    #[must_use]
+    pub fn pins(mut self, name: &str) -> Self {
+        self.pinned.insert(format!("kmer.pin.{name}").into());
+        self
+    }
+
     /// Sends standard output to a file instead of collecting it.
     #[must_use]
     pub fn stdout(mut self, file: fs::File) -> Self {
         self.stdout = Some(file);
+        self
+    }
+
+    /// Gives the program a standard input; else it has none.
+    #[must_use]
+    pub fn stdin(mut self, stdin: impl Into<Stdio>) -> Self {
+        self.stdin = Some(stdin.into());
         self
     }
 
@@ -168,7 +186,8 @@ impl Engine {
     pub fn spawn(self) -> Running {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let mark = format!("{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let audit = Audit { before: shm_entries(), mark: mark.clone(), kept: self.kept, dir: Some(self.dir) };
+        let before = shm_entries().union(&self.pinned).cloned().collect();
+        let audit = Audit { before, mark: mark.clone(), kept: self.kept, dir: Some(self.dir) };
         let mut command = Command::new(&self.program);
         let (stdout, collect) = match self.stdout {
             Some(file) => (file.into(), false),
@@ -180,7 +199,7 @@ impl Engine {
             .env("TMPDIR", audit.dir())
             .env(MARK, &mark)
             .envs(self.env)
-            .stdin(Stdio::null())
+            .stdin(self.stdin.unwrap_or_else(Stdio::null))
             .stdout(stdout)
             .stderr(Stdio::piped());
         let text = shell_text(&self.program, &self.args);
@@ -351,6 +370,18 @@ impl Ended {
         ended
     }
 
+    /// How many workers extracted k-mers, by the summary's table: worker, blocks, rows, k-mers, stripes and two times.
+    #[must_use]
+    pub fn busy_workers(&self) -> usize {
+        let is_busy = |line: &&str| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            words.len() == 7
+                && words[0].parse::<u16>().is_ok()
+                && words[3].parse().is_ok_and(|kmers: u64| kmers > 0)
+        };
+        self.stderr.lines().filter(is_busy).count()
+    }
+
     /// Gives standard output as text.
     ///
     /// # Panics
@@ -438,6 +469,7 @@ fn shm_entries() -> BTreeSet<OsString> {
         .flatten()
         .map(|entry| entry.file_name())
         .filter(|name| name.to_string_lossy().starts_with("kmer"))
+        .filter(|name| !name.to_string_lossy().starts_with(crate::pinned::PREFIX))
         .collect()
 }
 

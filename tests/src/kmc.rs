@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::head;
@@ -57,11 +58,48 @@ pub fn count_rows(rows: &[Option<String>], k: usize) -> Counts {
         .arg(dir.path()));
     run(Command::new("kmc_dump").args(["-ci1", &format!("-cx{most}")]).args([&base, &dump]));
     let text = fs::read_to_string(&dump).expect("KMC's dump");
-    text.lines().map(|line| parse(line).unwrap_or_else(|| panic!("KMC's dump: {line:?}"))).collect()
+    text.lines().map(|line| parse(line, '\t').unwrap_or_else(|| panic!("KMC's dump: {line:?}"))).collect()
 }
 
-fn parse(line: &str) -> Option<(u64, u64)> {
-    let (letters, count) = line.split_once('\t')?;
+/// How often each canonical k-mer occurs in a FASTA file, by KMC; k from 8 to 32.
+///
+/// # Panics
+/// When KMC is not there or fails.
+#[must_use]
+pub fn count_canonical(file: &Path, k: usize) -> Counts {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (base, dump) = (dir.path().join("db"), dir.path().join("dump"));
+    let most = u32::MAX.to_string();
+    let (k, counter, cut) = (format!("-k{k}"), format!("-cs{most}"), format!("-cx{most}"));
+    run(Command::new("kmc")
+        .args([&k, "-ci1", &counter, &cut, "-fm", "-t1", "-m2"])
+        .args([file, &base])
+        .arg(dir.path()));
+    run(Command::new("kmc_dump").args(["-ci1", &cut]).args([&base, &dump]));
+    let text = fs::read_to_string(&dump).expect("KMC's dump");
+    text.lines().map(|line| parse(line, '\t').unwrap_or_else(|| panic!("KMC's dump: {line:?}"))).collect()
+}
+
+/// The same by Jellyfish.
+///
+/// # Panics
+/// When Jellyfish is not there or fails.
+#[must_use]
+pub fn count_canonical_by_jellyfish(file: &Path, k: usize) -> Counts {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (base, dump) = (dir.path().join("db"), dir.path().join("dump"));
+    run(Command::new("jellyfish")
+        .args(["count", "-C", "-s", "1M", "-t", "1", "-m", &k.to_string(), "-o"])
+        .args([&base, file]));
+    run(Command::new("jellyfish").args(["dump", "-c", "-o"]).args([&dump, &base]));
+    let text = fs::read_to_string(&dump).expect("Jellyfish's dump");
+    text.lines()
+        .map(|line| parse(line, ' ').unwrap_or_else(|| panic!("Jellyfish's dump: {line:?}")))
+        .collect()
+}
+
+fn parse(line: &str, between: char) -> Option<(u64, u64)> {
+    let (letters, count) = line.split_once(between)?;
     let mut kmer = 0;
     for letter in letters.chars() {
         kmer = kmer << 2 | u64::try_from("ACGT".find(letter)?).ok()?;

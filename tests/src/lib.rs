@@ -12,7 +12,10 @@
 //! * [`oracle`]: counts rows by the plainest code that can be; [`kmc`] and [`sql_counts`](oracle::sql_counts) do it by programs of others;
 //! * [`case`]: a copied table and the rows in it;
 //! * [`output`]: reads what the engine printed, and checks its form;
-//! * [`engine`]: runs the engine under a leak audit.
+//! * [`engine`]: runs the engine under a leak audit;
+//! * [`pinned`]: names for what tests pin;
+//! * [`fuzz`]: what is fuzzed;
+//! * [`fault`]: runs it with injected faults, and through deaths of the leader.
 //!
 //! Helpers of tests panic where a library would return an error: the panic is the test's failure.
 #![forbid(unsafe_code)]
@@ -20,9 +23,12 @@
 pub mod case;
 pub mod data;
 pub mod engine;
+pub mod fault;
+pub mod fuzz;
 pub mod kmc;
 pub mod oracle;
 pub mod output;
+pub mod pinned;
 pub mod server;
 
 /// Shows the head of a long text: at most `lines` lines, 300 characters of each, and how much was left out.

@@ -125,7 +125,7 @@ pub fn spell(kmer: u64, k: usize) -> String {
 #[must_use]
 pub fn sql_counts(server: &Server, table: &Table<'_>, column: &str, k: usize) -> Counts {
     let query = format!(
-        "SELECT substring({column} FROM 2 * i + 1 FOR {bits})::text, count(DISTINCT t.ctid)
+        "SELECT substring({column} FROM 2 * i + 1 FOR {bits})::text, count(DISTINCT (t.tableoid, t.ctid))
          FROM {name} t, generate_series(0, length({column}) / 2 - {k}) i GROUP BY 1;",
         bits = 2 * k,
         name = table.name(),

@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 
 use kmer_tests::case::Case;
 use kmer_tests::data::{self, Rng};
+use kmer_tests::engine::leader;
 use kmer_tests::kmc;
 use kmer_tests::oracle::{self, Dna};
 use kmer_tests::output::differences;
@@ -84,6 +85,110 @@ fn the_default_k_with_any_number_of_workers() {
 }
 
 #[test]
+fn shared_blocks_and_several_passes_change_nothing() {
+    for (case, k) in [(reads(), 11), (reads(), 16), (reads(), 31), (degenerate(), 20)] {
+        let alone = case.check(k, 0, 0);
+        for options in [
+            "--part-bits 2 -j 2",
+            "--pass-bits 2 -j 2",
+            "--pass-bits 1 --part-bits 1 -j 3",
+            "--pass-bits 3 -j 0",
+            "--pass-bits 1 --occur-bitlen 0 --histogram h.txt",
+        ] {
+            let engine = case.engine().words(&format!("--all -k {k} {options}"));
+            let engine = if options.contains("histogram") { engine.keeps("h.txt") } else { engine };
+            let ended = engine.run().exits(0);
+            assert!(ended.stdout == alone.stdout, "{alone}{ended}{options} prints other bytes");
+        }
+    }
+}
+
+#[test]
+fn passes_without_a_kmer_over_the_threshold_are_left_out() {
+    let case = reads();
+    let whole = case.engine().words("-k 16 -j 2 --max-appearance-nrow 60").run().exits(0);
+    for options in ["--pass-bits 2", "--pass-bits 4 --top 7", "--top 7"] {
+        let ended = case.engine().words("-k 16 -j 2 --max-appearance-nrow 60").words(options).run().exits(0);
+        let lines = |text: &[u8]| {
+            let text = String::from_utf8_lossy(text).into_owned();
+            text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>()
+        };
+        if options.contains("top") {
+            assert!(lines(&ended.stdout).len() <= 7, "{ended}");
+            assert!(lines(&ended.stdout).iter().all(|line| lines(&whole.stdout).contains(line)), "{ended}");
+        } else {
+            assert!(ended.stdout == whole.stdout, "{whole}{ended}");
+        }
+    }
+}
+
+#[test]
+fn little_memory_means_several_passes_and_the_same_bytes() {
+    let case = reads();
+    let whole = case.engine().words("-k 21 -j 1 --max-appearance-nrow 60").run().exits(0);
+    for memory in ["12M", "40M"] {
+        let words = format!("-k 21 -j 1 --max-appearance-nrow 60 --memory {memory}");
+        let ended = case.engine().words(&words).run().exits(0);
+        assert!(ended.stdout == whole.stdout, "{whole}{ended}");
+    }
+    let engine = case.engine().words("-k 21 -j 1 --pass-bits 1 --dense d.kmd");
+    let _ = engine.run().fails(1, &["--dense: expected a run of one pass, found 2", "--memory"]);
+}
+
+#[test]
+fn a_dense_file_holds_what_would_be_printed() {
+    for (case, options) in [
+        (reads(), "--all -k 7"),
+        (reads(), "--all -k 16 --occur-bitlen 2"),
+        (reads(), "--all -k 21"),
+        (reads(), "-k 31 --max-appearance-nrow 60"),
+        (degenerate(), "--all -k 32"),
+    ] {
+        let printed = case.engine().words(options).words("-j 2 --dense d.kmd").keeps("d.kmd").run().exits(0);
+        let file = printed.dir.path().join("d.kmd");
+        let dumped = leader().arg("dump").arg(&file).run().exits(0);
+        assert!(dumped.stdout == printed.stdout, "{printed}{dumped}");
+        let text = printed.text();
+        let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).step_by(97).collect();
+        for line in lines.iter().take(20) {
+            let kmer = line.split('\t').next().expect("a k-mer");
+            let found = leader().arg("lookup").arg(&file).arg(kmer).run().exits(0);
+            assert!(found.text().lines().any(|found| found == *line), "{line}{found}");
+        }
+        damaged_dense_files_are_refused(&file);
+    }
+}
+
+fn damaged_dense_files_are_refused(file: &std::path::Path) {
+    let good = std::fs::read(file).expect("the file");
+    let bad = file.with_extension("bad");
+    let mut rng = Rng::new(77);
+    for _ in 0..20 {
+        let mut bytes = good.clone();
+        if rng.below(3) == 0 {
+            bytes.truncate(rng.below(good.len()));
+        } else {
+            bytes[rng.below(good.len())] ^= 1 << rng.below(8);
+        }
+        std::fs::write(&bad, &bytes).expect("written");
+        let ended = leader().arg("dump").arg(&bad).run();
+        let _ = ended.fails(1, &["dense file"]);
+    }
+}
+
+#[test]
+fn counts_alone_list_no_kmer() {
+    let (case, listed) = (reads(), reads().engine().words("--all -k 11").run().exits(0));
+    let facts: String = String::from_utf8_lossy(&listed.stdout)
+        .lines()
+        .filter(|line| line.starts_with('#'))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let ended = case.engine().words("--all -k 11 --count-only").run().exits(0);
+    assert_eq!(String::from_utf8_lossy(&ended.stdout), facts, "{ended}");
+}
+
+#[test]
 fn every_other_k() {
     for k in (4..=32).filter(|k| ![4, 8, 12, 16, 21, 31, 32].contains(k)) {
         let _ = reads().check(k, 0, k % 4);
@@ -93,7 +198,7 @@ fn every_other_k() {
 #[test]
 fn the_engine_and_kmc_agree() {
     let letters: Vec<Option<String>> = data::rows(10, 3000);
-    for k in [8, 16, 27, 32] {
+    for k in [4, 8, 12, 16, 21, 27, 31, 32] {
         let options = format!("--all -j 2 -k {k}");
         let ended = reads().engine().words(&options).run().exits(0);
         let told = differences(&ended.report(k, 0).counts, &kmc::count_rows(&letters, k));
@@ -219,6 +324,23 @@ fn the_defaults_are_those_of_the_extension() {
         case.engine().words("-k 16 --occur-bitlen 0 --max-appearance-rate 0.5 --max-appearance-nrow 0");
     let spelled = spelled.run().exits(0);
     assert!(bare.stdout == spelled.stdout, "{bare}{spelled}");
+}
+
+#[test]
+fn batches_of_rows() {
+    let case = reads();
+    let claimed = |options: &str| {
+        let engine = case.engine().words("--all -k 11 -j 1 --summary-json s.json").words(options);
+        let ended = engine.keeps("s.json").run().exits(0);
+        case.check_report(&ended, 11, 0);
+        let text = std::fs::read_to_string(ended.dir.path().join("s.json")).expect("the summary");
+        let summary: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        (summary["units"].as_u64().expect("units"), summary["relation"]["blocks"].as_u64().expect("blocks"))
+    };
+    // 3000 rows: three batches of a thousand, more or less, or one.
+    let (units, blocks) = claimed("--batch-size 1000");
+    assert!((2..=5).contains(&units), "{units} units of {blocks} blocks");
+    assert_eq!(claimed("--batch-size 1000000").0, 1);
 }
 
 #[test]

@@ -126,7 +126,7 @@ fn round_trip(server: &Server, dna: Dna) {
 
 #[test]
 fn imported_files_are_tables() {
-    let server = Server::start_with(Options { checksums: true });
+    let server = Server::start_with(Options { checksums: true, ..Options::default() });
     round_trip(&server, Dna::Dna2);
     round_trip(&server, Dna::Dna4);
 }

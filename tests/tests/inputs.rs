@@ -97,7 +97,7 @@ fn random_bytes() {
 
 #[test]
 fn a_text_file() {
-    fails_on_bytes(&b">r1\nACGTACGTACGTACG\n".repeat(8192), 1, &["expected a heap relation, found text"]);
+    fails_on_bytes(&b"r1: ACGTACGTACGTAC\n".repeat(8192), 1, &["expected a heap relation, found text"]);
 }
 
 #[test]
@@ -151,11 +151,13 @@ fn other_options_out_of_range() {
     fails_with("--max-appearance-rate nan", 2, &["rate"]);
     fails_with("--max-appearance-nrow -1", 2, &["nrow"]);
     fails_with("--no-such-option", 2, &["--no-such-option"]);
-    let _ = leader().run().fails(2, &["RELATION"]);
+    let _ = leader().run().fails(2, &["<FILE>"]);
 }
 
 fn with_schema(schema: &str, column: &str) -> Engine {
-    leader().args(["--schema", schema, "--column", column, "--no-checksums", "-j0"]).arg(&good().snapshot.heap)
+    leader()
+        .args(["--schema", schema, "--column", column, "--no-checksums", "-j0"])
+        .arg(&good().snapshot.heap)
 }
 
 #[test]
@@ -257,6 +259,21 @@ fn a_worker_program_that_is_another() {
         assert!(matches!(code, Some(1 | 4)), "{ended}{script:?}");
         let _ = ended.fails(code.unwrap_or(1), &["worker"]);
     }
+}
+
+#[test]
+fn a_worker_program_of_another_version() {
+    // Between leader and worker stands a script that makes the segment one of another build.
+    let dir = installed();
+    let (worker, real) = (dir.path().join("kmer-worker"), dir.path().join("real-worker"));
+    fs::rename(&worker, &real).expect("the worker's program");
+    let script = format!(
+        "#!/bin/sh\nprintf '\\377' | dd of=\"/dev/shm/$2\" bs=1 seek=16 conv=notrunc 2>/dev/null\nexec '{}' \"$@\"\n",
+        real.display()
+    );
+    fs::write(&worker, script).expect("a script");
+    fs::set_permissions(&worker, fs::Permissions::from_mode(0o755)).expect("permission to execute");
+    run_installed(&dir, &["build: expected", "kmer-leader and kmer-worker must be of one version"]);
 }
 
 #[test]

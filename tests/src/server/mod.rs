@@ -1,5 +1,12 @@
 //! Starts a throw-away PostgreSQL server and copies the files of its tables.
 //!
+//! | module | job |
+//! |---|---|
+//! | here | the server's life: directory, settings, start, stop, crash, statements, backups |
+//! | `programs` | finds PostgreSQL's programs, and the user they run as |
+//! | `session` | psql sessions that stay open |
+//! | `table` | a table's rows, column list, and copies of its files |
+//!
 //! Promises: the server listens on a Unix socket in its own directory only; it runs as an unprivileged user when the test runs as root
 //! (PostgreSQL refuses root); it is stopped and its directory removed when [`Server`] is dropped or the test program ends in any way. A small
 //! shell, the guardian, does that: it waits for the end of a pipe whose other end this process alone holds, so a SIGKILL counts too.
@@ -9,9 +16,7 @@
 //! Settings that matter for the files: `autovacuum` is off, so rows change only when a test says so; `synchronous_commit` stays on, since a
 //! reader sets a hint bit only when the commit record has been flushed.
 
-use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -19,88 +24,37 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nix::unistd::{Uid, User};
+use nix::unistd::User;
 use tempfile::TempDir;
 
+mod programs;
+mod session;
+mod table;
+
+pub use programs::{bin_dir, bin_dir_of};
+pub use session::{HeldSnapshot, Session};
+pub use table::{Snapshot, Table, with_suffix};
+
 use crate::head;
+use programs::{run_checked, server_user, unprivileged};
 
 /// What [`Server::start_with`] can be told.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
     /// Give pages checksums (`initdb --data-checksums`).
     pub checksums: bool,
+    /// The major version, of those that `tests/servers.sh` fetches; `None`: the server that is installed.
+    pub major: Option<u8>,
 }
 
-/// A running server with the extensions `pageinspect` and `amcheck` and the types `dna2` and `dna4` in its database `postgres`.
+/// A running server with the types `dna2` and `dna4` in its database `postgres`, and the extensions `pageinspect` and `amcheck` if it is the
+/// one that is installed.
 #[derive(Debug)]
 pub struct Server {
     root: PathBuf,
     bin_dir: PathBuf,
     guardian: Child,
     scripts: AtomicU64,
-}
-
-/// Gives the directory of PostgreSQL's server programs: the one of `initdb` on PATH, else the newest below `/usr/lib/postgresql`.
-///
-/// # Panics
-/// When there is none; the message says how to install it.
-#[must_use]
-pub fn bin_dir() -> PathBuf {
-    let on_path = std::env::var_os("PATH")
-        .into_iter()
-        .flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
-    let mut debian: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
-        .map(|dirs| dirs.flatten().map(|dir| dir.path()).collect())
-        .unwrap_or_default();
-    debian.sort_by_key(|dir| {
-        let major = dir.file_name().and_then(OsStr::to_str);
-        std::cmp::Reverse(major.and_then(|name| name.parse::<u32>().ok()))
-    });
-    on_path
-        .chain(debian.into_iter().map(|dir| dir.join("bin")))
-        .find(|dir| {
-            ["initdb", "pg_ctl", "psql"]
-                .iter()
-                .all(|name| dir.join(name).exists())
-        })
-        .expect("PostgreSQL's initdb, pg_ctl and psql are neither on PATH nor in /usr/lib/postgresql/*/bin; install them with tests/install.sh")
-}
-
-/// Makes a command that runs as a user PostgreSQL accepts: ourselves, or `postgres` or `nobody` when we are root.
-fn unprivileged(program: &Path, user: Option<&User>) -> Command {
-    let Some(user) = user else {
-        return Command::new(program);
-    };
-    let mut command = Command::new("setpriv");
-    command
-        .arg(format!("--reuid={}", user.uid))
-        .arg(format!("--regid={}", user.gid))
-        .arg("--clear-groups")
-        .arg(program);
-    command
-}
-
-fn server_user() -> Option<User> {
-    if !Uid::effective().is_root() {
-        return None;
-    }
-    let found = ["postgres", "nobody"].iter().find_map(|name| User::from_name(name).ok().flatten());
-    Some(found.expect("root needs a user \"postgres\" or \"nobody\" to start PostgreSQL as"))
-}
-
-fn run_checked(command: &mut Command, what: &str) -> String {
-    let output =
-        command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{what}: {command:?}: {error}"));
-    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "{what}: {command:?}: {}\nstdout:\n{}stderr:\n{}",
-        output.status,
-        head(&stdout, 40),
-        head(&stderr, 40)
-    );
-    stdout
 }
 
 const SETTINGS: &str = "
@@ -114,14 +68,18 @@ shared_buffers = 64MB
 max_wal_size = 2GB
 checkpoint_timeout = 1h
 checkpoint_completion_target = 0
+max_prepared_transactions = 8
 max_parallel_workers = 0
 jit = off
 timezone = 'UTC'
 ";
 
-const DNA_TYPES: &str = "
+const EXTENSIONS: &str = "
 CREATE EXTENSION pageinspect;
 CREATE EXTENSION amcheck;
+";
+
+const DNA_TYPES: &str = "
 SET client_min_messages = error;
 CREATE TYPE dna2;
 CREATE FUNCTION dna2_in(cstring, oid, int4) RETURNS dna2 AS 'varbit_in' LANGUAGE internal IMMUTABLE STRICT;
@@ -143,7 +101,7 @@ impl Server {
     /// Gives a server with data checksums, shared in the same way.
     pub fn shared_with_checksums() -> &'static Self {
         static SHARED: OnceLock<Server> = OnceLock::new();
-        SHARED.get_or_init(|| Self::start_with(Options { checksums: true }))
+        SHARED.get_or_init(|| Self::start_with(Options { checksums: true, ..Options::default() }))
     }
 
     /// Starts a server without data checksums.
@@ -158,7 +116,7 @@ impl Server {
     /// When PostgreSQL is not installed or does not start; the message carries its log.
     #[must_use]
     pub fn start_with(options: Options) -> Self {
-        let bin_dir = bin_dir();
+        let bin_dir = options.major.map_or_else(bin_dir, bin_dir_of);
         let user = server_user();
         let root = private_directory(user.as_ref());
         let data = root.join("data");
@@ -177,11 +135,16 @@ impl Server {
         ]);
         if options.checksums {
             initdb.arg("--data-checksums");
+        } else if options.major >= Some(18) {
+            initdb.arg("--no-data-checksums");
         }
         run_checked(&mut initdb, "initdb");
         let socket = format!("unix_socket_directories = '{}'\n", server.root.display());
         append(&data.join("postgresql.conf"), &(socket + SETTINGS));
         server.pg_ctl("start");
+        if options.major.is_none() {
+            server.sql(EXTENSIONS);
+        }
         server.sql(DNA_TYPES);
         server
     }
@@ -190,18 +153,57 @@ impl Server {
         self.bin_dir.join(name)
     }
 
+    /// Makes a directory that the server may write to, a tablespace for example.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn make_dir(&self, name: &str) -> PathBuf {
+        let dir = self.root.join(name);
+        fs::create_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+        if let Some(user) = server_user() {
+            chown(&dir, Some(user.uid.as_raw()), Some(user.gid.as_raw())).expect("a change of owner");
+        }
+        dir
+    }
+
     /// Gives the data directory.
     #[must_use]
     pub fn data_directory(&self) -> PathBuf {
         self.root.join("data")
     }
 
+    /// Gives the directory of its socket.
+    #[must_use]
+    pub fn socket_directory(&self) -> &Path {
+        &self.root
+    }
+
+    /// Stops the server in order.
+    pub fn stop(&self) {
+        self.pg_ctl("stop");
+    }
+
+    /// Starts the server again.
+    pub fn start_again(&self) {
+        self.pg_ctl("start");
+    }
+
+    /// Stops the server as a crash would: nothing is written out, nothing is said.
+    pub fn crash(&self) {
+        self.pg_ctl_mode("stop", "immediate");
+    }
+
     fn pg_ctl(&self, action: &str) {
+        self.pg_ctl_mode(action, "fast");
+    }
+
+    fn pg_ctl_mode(&self, action: &str, mode: &str) {
         let log = self.data_directory().join("server.log");
         let mut command = unprivileged(&self.program("pg_ctl"), server_user().as_ref());
         command
             .current_dir(&self.root)
-            .args([action, "-w", "-s", "-m", "fast", "-t", "60", "-D"])
+            .args([action, "-w", "-s", "-m", mode, "-t", "60", "-D"])
             .arg(self.data_directory())
             .arg("-l")
             .arg(&log);
@@ -218,9 +220,9 @@ impl Server {
 
     /// Stops the server, runs `work` on its resting files, and starts it again.
     pub fn while_stopped<T>(&self, work: impl FnOnce() -> T) -> T {
-        self.pg_ctl("stop");
+        self.stop();
         let result = work();
-        self.pg_ctl("start");
+        self.start_again();
         result
     }
 
@@ -229,11 +231,19 @@ impl Server {
     /// # Panics
     /// At the script's first error.
     pub fn sql(&self, script: &str) -> String {
+        self.sql_in("postgres", script)
+    }
+
+    /// The same in another database.
+    ///
+    /// # Panics
+    /// At the script's first error.
+    pub fn sql_in(&self, database: &str, script: &str) -> String {
         let number = self.scripts.fetch_add(1, Ordering::Relaxed);
         let file = self.root.join(format!("script-{number}.sql"));
         fs::write(&file, script).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         let mut command = self.psql();
-        command.arg("-f").arg(&file);
+        command.arg("-d").arg(database).arg("-f").arg(&file);
         let rows = run_checked(&mut command, &head(script, 30));
         let _ = fs::remove_file(&file);
         rows
@@ -249,6 +259,19 @@ impl Server {
         answer.parse().ok().unwrap_or_else(|| {
             panic!("{query}: expected one value of type {}, found {answer:?}", std::any::type_name::<T>())
         })
+    }
+
+    /// Takes a base backup of the running server into a new directory beside its data, and gives that.
+    ///
+    /// # Panics
+    /// When `pg_basebackup` fails.
+    #[must_use]
+    pub fn base_backup(&self, name: &str) -> PathBuf {
+        let backup = self.make_dir(name);
+        let mut command = unprivileged(&self.program("pg_basebackup"), server_user().as_ref());
+        command.current_dir(&self.root).args(["-U", "postgres", "-c", "fast", "-h"]).arg(&self.root);
+        run_checked(command.arg("-D").arg(&backup), "pg_basebackup");
+        backup
     }
 
     /// Runs a check program of the server (`pg_checksums`, ...) on the data directory of a stopped server.
@@ -268,26 +291,61 @@ impl Server {
     /// When the session does not answer.
     #[must_use]
     pub fn hold_snapshot(&self) -> HeldSnapshot {
-        let mut session = self.psql().stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("psql");
-        let mut answer = String::new();
-        let input = session.stdin.as_mut().expect("its standard input");
-        input
-            .write_all(b"BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 'held';\n")
-            .expect("a session that listens");
-        let output = session.stdout.as_mut().expect("its standard output");
-        let read = BufReader::new(output).read_line(&mut answer);
-        assert!(read.is_ok() && answer == "held\n", "the session said {answer:?}");
-        HeldSnapshot { session }
+        let mut session = self.session();
+        session.run("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 'snapshot';");
+        HeldSnapshot { _session: session }
     }
 
     fn psql(&self) -> Command {
-        let mut command = Command::new(self.program("psql"));
+        // Those of other versions come without it.
+        let mut command = Command::new(bin_dir().join("psql"));
         command
             .args(["-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", "-U", "postgres"])
-            .args(["-d", "postgres", "-h"])
+            .arg("-h")
             .arg(&self.root)
+            .env("PGDATABASE", "postgres")
             .env_remove("PGOPTIONS");
         command
+    }
+
+    /// Says how to connect to the server's database `postgres` as `user`, as a connection string.
+    #[must_use]
+    pub fn conninfo(&self, user: &str) -> String {
+        format!("host={} user={user} dbname=postgres", self.root.display())
+    }
+
+    /// Starts a psql session that reads statements from a pipe.
+    ///
+    /// # Panics
+    /// When psql does not start.
+    #[must_use]
+    pub fn session(&self) -> Session {
+        let child = self.psql().stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("psql");
+        Session { child }
+    }
+
+    /// Starts `pgbench` with these arguments on the database `postgres`; its output is collected.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn pgbench(&self, script: &str, args: &[&str]) -> Child {
+        let number = self.scripts.fetch_add(1, Ordering::Relaxed);
+        let file = self.root.join(format!("bench-{number}.sql"));
+        fs::write(&file, script).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        Command::new(self.program("pgbench"))
+            .args(["-n", "-U", "postgres", "-h"])
+            .arg(&self.root)
+            .arg("-f")
+            .arg(&file)
+            .args(args)
+            .arg("postgres")
+            .current_dir(&self.root)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("pgbench")
     }
 
     /// Names a table of this server.
@@ -352,140 +410,4 @@ rm -rf "$root""#;
 fn append(file: &Path, text: &str) {
     let old = fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     fs::write(file, old + text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-}
-
-/// Keeps dead rows in place until it is dropped; see [`Server::hold_snapshot`].
-#[derive(Debug)]
-pub struct HeldSnapshot {
-    session: Child,
-}
-
-impl Drop for HeldSnapshot {
-    fn drop(&mut self) {
-        drop(self.session.stdin.take());
-        let _ = self.session.wait();
-    }
-}
-
-/// A table by its name.
-#[derive(Debug)]
-pub struct Table<'s> {
-    server: &'s Server,
-    name: String,
-}
-
-/// A copy of a table's files, in a directory that is removed with it.
-#[derive(Debug)]
-pub struct Snapshot {
-    dir: TempDir,
-    /// The heap's first file; `.1`, `.2`, ... lie beside it.
-    pub heap: PathBuf,
-    /// The TOAST table's first file, when the table has one with at least one page.
-    pub toast: Option<PathBuf>,
-    /// The column list in the form of the engine's `--schema`, dropped columns included.
-    pub schema: String,
-}
-
-impl Snapshot {
-    /// Gives the directory the copies lie in.
-    #[must_use]
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
-    }
-}
-
-/// Lists a table's attributes as the engine's `--schema` wants them. A dropped one keeps its length and alignment. The value of a DNA column in
-/// rows from before the column is given as the bytes behind a varlena header: the bit length, little endian, and the bits.
-const SCHEMA_QUERY: &str = "
-SELECT string_agg(quote_ident(attname) || ' ' || CASE
-         WHEN attisdropped
-         THEN format('dropped(%s,%s)', attlen, CASE attalign WHEN 'c' THEN 1 WHEN 's' THEN 2 WHEN 'i' THEN 4 ELSE 8 END)
-         WHEN atthasmissing AND atttypid::regtype::text IN ('bit varying', 'dna2', 'dna4')
-         THEN format('%s missing(%s)', format_type(atttypid, atttypmod), encode(
-                substr(sent, 4, 1) || substr(sent, 3, 1) || substr(sent, 2, 1) || substr(sent, 1, 1) || substr(sent, 5), 'hex'))
-         ELSE format_type(atttypid, atttypmod) END, ', ' ORDER BY attnum)
-FROM pg_attribute, LATERAL (SELECT CASE WHEN atthasmissing AND atttypid::regtype::text IN ('bit varying', 'dna2', 'dna4')
-       THEN varbit_send((attmissingval::text::text[])[1]::bit varying) END) missing(sent)
-WHERE attnum > 0 AND attrelid = ";
-
-impl Table<'_> {
-    /// Gives the table's name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Gives the DNA column of every visible row as the text of its bits ("0110..."), `None` for NULL.
-    #[must_use]
-    pub fn sequences(&self, column: &str) -> Vec<Option<String>> {
-        let query = format!(
-            "SELECT CASE WHEN {column} IS NULL THEN 'N' ELSE 'V' || {column}::text END FROM {};",
-            self.name
-        );
-        self.server.sql(&query).lines().map(|line| line.strip_prefix('V').map(str::to_owned)).collect()
-    }
-
-    /// Lets the server settle the hint bits of every tuple, flushes everything, and copies the table's files.
-    ///
-    /// # Panics
-    /// When the table or a file is not there.
-    #[must_use]
-    pub fn snapshot(&self) -> Snapshot {
-        let name = &self.name;
-        let regclass = format!("'{name}'::regclass");
-        let toast_name: String = self.server.value(&format!(
-            "SELECT CASE reltoastrelid WHEN 0 THEN '' ELSE reltoastrelid::regclass::text END FROM pg_class WHERE oid = {regclass};"
-        ));
-        let mut script = format!("SET enable_indexonlyscan = off;\nSELECT count(*) FROM {name};\n");
-        if !toast_name.is_empty() {
-            script += &format!("SELECT count(*) FROM {toast_name};\n");
-        }
-        self.server.sql(&(script + "CHECKPOINT;"));
-        let dir = self.server.temp_dir();
-        let heap = self.copy_relation(&regclass, dir.path());
-        let toast = (!toast_name.is_empty())
-            .then(|| self.copy_relation(&format!("'{toast_name}'::regclass"), dir.path()))
-            .filter(|file| fs::metadata(file).is_ok_and(|meta| meta.len() > 0));
-        Snapshot { schema: self.schema(), dir, heap, toast }
-    }
-
-    /// Gives the column list in the form of the engine's `--schema`.
-    #[must_use]
-    pub fn schema(&self) -> String {
-        self.server.value(&format!("{SCHEMA_QUERY}'{}'::regclass;", self.name))
-    }
-
-    /// Gives the path of the table's first file in the data directory.
-    #[must_use]
-    pub fn file(&self) -> PathBuf {
-        let query = format!("SELECT pg_relation_filepath('{}');", self.name);
-        self.server.data_directory().join(self.server.value::<String>(&query))
-    }
-
-    fn copy_relation(&self, regclass: &str, to: &Path) -> PathBuf {
-        let query = format!("SELECT pg_relation_filepath({regclass});");
-        let first = self.server.data_directory().join(self.server.value::<String>(&query));
-        let name = first.file_name().expect("a file name");
-        let target = to.join(name);
-        for segment in 0.. {
-            let (from, to) = if segment == 0 {
-                (first.clone(), target.clone())
-            } else {
-                (with_suffix(&first, segment), with_suffix(&target, segment))
-            };
-            if segment > 0 && !from.exists() {
-                break;
-            }
-            fs::copy(&from, &to).unwrap_or_else(|error| panic!("{}: {error}", from.display()));
-        }
-        target
-    }
-}
-
-/// Names a later segment of a relation: `FILE.1`, `FILE.2`, ...
-#[must_use]
-pub fn with_suffix(first: &Path, segment: u32) -> PathBuf {
-    let mut name = first.as_os_str().to_owned();
-    name.push(format!(".{segment}"));
-    PathBuf::from(name)
 }
