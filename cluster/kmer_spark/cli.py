@@ -1,0 +1,192 @@
+"""The command: `spark-submit kmer_spark.py --relation PATH -k 16 --max-appearance-rate 0.5 --output OUT`.
+
+Exit codes are the local engine's: 0, 1 for an error, 2 for a wrong command line, 3 for a result with damage that was skipped. On standard
+error it says, at the end, what the local engine says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from . import __version__, engine, options, ship, write
+from .job import Counting
+from .totals import ROWS, Rule, facts, head
+
+CONF = {"spark.excludeOnFailure.enabled": "true"}
+"""Set unless the user has set them: a task that failed is tried on another executor and another node."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="kmer_spark.py", description=__doc__.split("\n", 1)[0], allow_abbrev=False
+    )
+    made.add_argument("-V", "--version", action="version", version=f"kmer-spark {__version__}")
+    options.add_arguments(made)
+    made.add_argument(
+        "-R", "--max-appearance-rate", type=_rate, metavar="RATE", help="share of all rows [default: 0.5]"
+    )
+    made.add_argument(
+        "-N",
+        "--max-appearance-nrow",
+        type=int,
+        metavar="ROWS",
+        help="rows, if that is fewer; 0: no such limit",
+    )
+    made.add_argument("--all", action="store_true", help="report every k-mer")
+    made.add_argument(
+        "--min-rows", "--min-count", type=int, metavar="ROWS", help="report k-mers in at least so many rows"
+    )
+    made.add_argument(
+        "--max-rows", "--max-count", type=int, metavar="ROWS", help="report k-mers in at most so many rows"
+    )
+    made.add_argument("--top", type=int, metavar="N", help="report the N k-mers in the most rows")
+    made.add_argument("--sort", choices=("kmer", "count"), default="kmer", help="order of a TSV report")
+    made.add_argument(
+        "--histogram", metavar="FILE", help="how many k-mers are in how many rows, to a file of the driver's"
+    )
+    made.add_argument("-F", "--format", choices=("tsv", "parquet"), default="tsv", help="form of the result")
+    made.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        help="a file where the driver runs (tsv, - is standard output), or a directory that Spark writes (parquet)",
+    )
+    made.add_argument("--jdbc", metavar="URL", help="save into pg_kmersearch's tables of a PostgreSQL server")
+    made.add_argument("--table-oid", type=int, metavar="OID", help="OID of the table, with --jdbc")
+    made.add_argument("--replace", action="store_true", help="replace an analysis that is there, with --jdbc")
+    made.add_argument(
+        "--partitions",
+        type=int,
+        metavar="N",
+        help="ranges of keys that are added up, a power of two [default: by the input's size]",
+    )
+    made.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
+    return made
+
+
+def _rate(text: str) -> float:
+    rate = float(text)
+    if not 0 <= rate <= 1:
+        raise argparse.ArgumentTypeError("expected a number from 0 to 1")
+    return rate
+
+
+def rule_of(args: argparse.Namespace) -> Rule:
+    """What is reported."""
+    rate, nrow = args.max_appearance_rate, args.max_appearance_nrow
+    if args.all and (rate is not None or nrow is not None):
+        raise options.UsageError("--all: expected no rate and no row count beside it, found one")
+    if args.count == "occurrences" and (rate is not None or nrow is not None):
+        raise options.UsageError(
+            "--max-appearance-rate, --max-appearance-nrow: expected counts of rows, found occurrences"
+        )
+    for name in ("min_rows", "max_rows", "top"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise options.UsageError(
+                f"--{name.replace('_', '-')}: expected at least 1, found {getattr(args, name)}"
+            )
+    by_count, histogram = args.sort == "count", args.histogram is not None
+    return Rule(rate, nrow, args.all, args.min_rows, args.max_rows, args.top, by_count, histogram)
+
+
+def check(args: argparse.Namespace, rule: Rule) -> None:
+    """What can be told wrong before anything runs."""
+    if (args.output is None) == (args.jdbc is None):
+        raise options.UsageError("expected either --output or --jdbc")
+    if args.jdbc is None:
+        return
+    if args.table_oid is None:
+        raise options.UsageError("--table-oid: expected the OID of the table, found none")
+    if args.canonical or args.count == "occurrences":
+        raise options.UsageError(
+            "--jdbc: expected counts of rows by k-mers as they stand, since the tables know no others, found others"
+        )
+    if rule.all or rule.narrows:
+        raise options.UsageError(
+            "--jdbc: expected an analysis by rate and row count, since the tables say nothing else"
+        )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Counts, writes, gives the exit code."""
+    from pyspark import SparkConf
+    from pyspark.sql import SparkSession
+
+    rule = rule_of(args)
+    check(args, rule)
+    options.understand(_named(args), 1)
+    conf = SparkConf()
+    missing = [(name, value) for name, value in CONF.items() if not conf.contains(name)]
+    spark = SparkSession.builder.appName("kmer-leader").config(conf=conf.setAll(missing)).getOrCreate()
+    try:
+        ship(spark)
+        return count(spark, args, rule)
+    finally:
+        spark.stop()
+
+
+def _named(args: argparse.Namespace) -> dict[str, Any]:
+    """Options by their long names."""
+    return {name.replace("_", "-"): value for name, value in vars(args).items()}
+
+
+def count(spark: Any, args: argparse.Namespace, rule: Rule) -> int:
+    """The count in a session."""
+    cores = spark.sparkContext.defaultParallelism
+    asked = options.understand(_named(args), cores)
+    counting = Counting(spark, asked.ask, asked.units, asked.bucket_bits(args.partitions, cores))
+    totals = counting.totals()
+    known = counting.reduce(rule, totals)
+    found = facts(totals, rule, known["distinct"], known["reported"])
+    k, occur_bitlen = found["k"], found["occur_bitlen"]
+    if args.jdbc or args.format == "parquet":
+        table = write.frame(spark, counting, rule, k, occur_bitlen, totals["counts"])
+        if args.jdbc:
+            write.Tables(spark, args.jdbc, {}).save(table, args.table_oid, found, args.replace)
+        else:
+            write.parquet(spark, table, args.output, found)
+    else:
+        report = write.lines(counting, rule, k, occur_bitlen, known["reported"])
+        write.file(
+            args.output, (part for parts in ([head(totals, found).encode()], report) for part in parts)
+        )
+    if args.histogram:
+        write.file(
+            args.histogram,
+            [f"{size}\t{kmers}\n".encode() for size, kmers in sorted(known["histogram"].items())],
+        )
+    counting.end()
+    if not args.quiet:
+        of_rows = (
+            f"max_appearance_rate_used: {found['max_appearance_rate']}\n" if totals["counts"] == ROWS else ""
+        )
+        said = f"total_rows: {totals['total_rows']}\nhighfreq_kmers_count: {known['reported']}\n{of_rows}units: {len(asked.units)}\n"
+        sys.stderr.write(said)
+    return engine.SKIPPED if totals.skipped else 0
+
+
+def message(error: BaseException) -> str:
+    """What went wrong: of an engine's error on an executor, that alone; it names the unit, the node, and what the engine said."""
+    found = re.findall(r"EngineError: (.*?)(?=\n\s*(?:at |Driver stacktrace|\n)|\s*$)", str(error), re.DOTALL)
+    return str(found[-1]).strip() if found else str(error)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs the command."""
+    args = parser().parse_args(words)
+    try:
+        return run(args)
+    except (options.UsageError, OSError, ValueError) as error:
+        code, said = 2 if isinstance(error, options.UsageError) else 1, str(error)
+    except Exception as error:
+        if os.environ.get("KMER_SPARK_TRACE"):
+            raise
+        code, said = 1, message(error)
+    sys.stderr.write(f"kmer_spark: error: {said}\n")
+    return code
