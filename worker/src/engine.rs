@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 /// Longest sleep of a worker that has nothing to do.
 const IDLE: Duration = Duration::from_millis(100);
 /// How long a worker without room waits for a recovery: the leader sees a death at once.
-const ROOM_WAIT: Duration = Duration::from_secs(1);
+const ROOM_WAIT: Duration = Duration::from_secs(5);
 
 /// How long a worker sleeps that waits for a parcel.
 const PARCEL_WAIT: Duration = Duration::from_micros(200);

@@ -40,7 +40,7 @@ pub const PARCEL_HEAD: usize = 16;
 /// How long a feeder that has nothing to do sleeps.
 const PAUSE: Duration = Duration::from_micros(300);
 /// How long a feeder without room waits for some.
-const ROOM_WAIT: Duration = Duration::from_secs(2);
+const ROOM_WAIT: Duration = Duration::from_secs(5);
 /// The name that stands for standard input.
 pub const STDIN: &[u8] = b"-";
 
