@@ -15,7 +15,8 @@ if [ ! -e "$venv/complete" ]; then
     "$venv/bin/pip" install --quiet --disable-pip-version-check 'pyspark>=4.0,<5' 'pyarrow>=15' 'numpy>=1.26' 'pandas>=2.2,<3' mypy pytest ruff
     touch "$venv/complete"
 fi
-(cd .. && cargo build --release -p kmer-leader -p kmer-worker)
+# All of the workspace, as tests/run.sh builds it: parts of it would be built with other features, and so twice.
+(cd .. && cargo build --release --workspace)
 
 export PATH="$venv/bin:$PATH" PYTHONPATH=$PWD PYTHONDONTWRITEBYTECODE=1 KMER_TEST_ENGINE=$target/release/kmer-leader
 ruff format --no-cache --check .

@@ -8,15 +8,17 @@ cd "$(dirname "$0")/.."
 
 tests/install.sh
 cargo build --release --workspace
+target=$(cd "${CARGO_TARGET_DIR:-target}" && pwd)
+export KMER_BIN_DIR=$target/release
 if [ "${NEXTEST:-0}" = 1 ]; then
-    cargo nextest run --release --workspace "$@"
+    cargo nextest run --cargo-profile harness --workspace "$@"
     exit
 fi
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 status=0
-cargo test --release --workspace --no-fail-fast -- "$@" 2>&1 | tee "$log" || status=$?
+cargo test --profile harness --workspace --no-fail-fast -- "$@" 2>&1 | tee "$log" || status=$?
 # The programs' own last lines: "test result: ok. 12 passed; 0 failed; ..."
 awk '
     /^test result:/ { for (i = 2; i <= NF; i++) { if ($i ~ /^passed/) passed += $(i - 1); if ($i ~ /^failed/) failed += $(i - 1) } }

@@ -121,7 +121,12 @@ def test_an_engine_of_another_version_on_one_node(
     assert Path(f"{other}.asked").exists() and len(set(started(good))) == UNITS
     # Where no node has the right one, the error says so.
     cluster.nodes_of({"KMER_LEADER": other}, {"KMER_LEADER": other})
-    said = error_of(counting(session(spark_excludeOnFailure_enabled="true"), scratch))
+    impatient = {
+        "spark_excludeOnFailure_enabled": "true",
+        # How long Spark waits for another node when all are excluded; two minutes by default.
+        "spark_scheduler_excludeOnFailure_unschedulableTaskSetTimeout": "5s",
+    }
+    said = error_of(counting(session(**impatient), scratch))
     assert "blocks 0 to" in said or f"relation '{KLEBS}', blocks" in said
     assert "expected 'kmer-leader 0.1.0', as where the driver runs, found 'kmer-leader 0.0.7'" in said
 
