@@ -133,7 +133,7 @@ fn analyse(args: &AnalysisArgs, taken: Option<Taken>) -> Result<i32, Failure> {
         return Ok(0);
     }
     let signals = Signals::catch()?;
-    let mut pin = Pin::begin(args)?;
+    let mut pin = Pin::begin(args, taken.is_some())?;
     let (mut live, source) = match open_live(args, &signals)? {
         Some((live, source)) => (Some(live), Some(source)),
         None => (None, None),

@@ -1,8 +1,11 @@
 //! Where the result goes: a file that appears whole or not at all, or standard output.
 //!
 //! While it is written the file has no name (O_TMPFILE), so that it goes with this process whatever becomes of that; where the file system cannot do
-//! that it is called `.FILE.PID.tmp`, as it is for the moment between `linkat` and `rename` when it replaces a file. What a process that was killed
-//! left under such a name is removed by the next run with the same output.
+//! that it is called `.FILE.PID.tmp`, as it is for the moment between `linkat` and `rename` when it replaces a file. It is locked as long as its
+//! process lives, so that the next run with the same output knows what a process that was killed left under such a name, and removes it: process
+//! ids come again, and are others in another container.
+//!
+//! Where a run writes several files all of them are synced before the first one appears. Then they appear one after the other, the result last.
 //!
 //! A name that stands for something else than a file (a device, a named pipe) is written to and stays what it is.
 
@@ -14,6 +17,8 @@ use crate::lead::Outcome;
 use crate::partial::meta::Meta;
 use crate::plan::Plan;
 use crate::report::Entries;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
 use nix::sys::signal::Signal;
 use shm_layout::inject::{Point, at};
 use std::ffi::{OsStr, OsString};
@@ -40,6 +45,7 @@ pub struct Aside {
     target: PathBuf,
     /// The file has the temporary name.
     named: bool,
+    synced: bool,
 }
 
 /// Everything that a run writes. All of it is opened before the work begins, and none of it appears before all of it is written.
@@ -141,15 +147,15 @@ impl Outputs {
         self.page.as_mut().map_or(Ok(()), |output| output.write(text()?.as_bytes()))
     }
 
-    /// Makes all of it stay.
+    /// Makes all of it stay: what can fail for lack of room fails before anything appears.
     ///
     /// # Errors
     /// As [`Output::finish`].
     pub fn finish(self) -> Result<(), Failure> {
-        [self.summary, self.histogram, self.dense, self.page, self.partial, self.result]
-            .into_iter()
-            .flatten()
-            .try_for_each(Output::finish)
+        let all = [self.summary, self.histogram, self.dense, self.page, self.partial, self.result];
+        let mut all: Vec<Output> = all.into_iter().flatten().collect();
+        all.iter_mut().try_for_each(Output::sync)?;
+        all.into_iter().try_for_each(Output::finish)
     }
 }
 
@@ -184,7 +190,8 @@ impl Output {
                 (made.map_err(|e| Failure::io("create", target, &e))?, true)
             }
         };
-        Ok(Self::Aside(Aside { file, temporary, target: target.into(), named }))
+        lock(&file);
+        Ok(Self::Aside(Aside { file, temporary, target: target.into(), named, synced: false }))
     }
 
     /// True when nothing would be left of the result if this process ended now.
@@ -204,6 +211,7 @@ impl Output {
                 other => other.map_err(|e| Failure::io("write", path, &e)),
             },
             Self::Aside(aside) => {
+                aside.synced = false;
                 aside.file.write_all(bytes).map_err(|e| Failure::io("write", &aside.target, &e))
             }
         }
@@ -220,23 +228,41 @@ impl Output {
         }
     }
 
+    /// Brings what was written to where it can be lost no more.
+    ///
+    /// # Errors
+    /// As [`Output::write`].
+    pub fn sync(&mut self) -> Result<(), Failure> {
+        match self {
+            Self::Aside(aside) => aside.sync(),
+            _ => self.flush(),
+        }
+    }
+
     /// Makes the result stay: flushed, or synced and renamed.
     ///
     /// # Errors
     /// As [`Output::write`].
-    pub fn finish(self) -> Result<(), Failure> {
+    pub fn finish(mut self) -> Result<(), Failure> {
+        self.sync()?;
         match self {
-            Self::Stdout => std::io::stdout().flush().map_err(|e| stdout_error(&e)),
-            Self::Special(..) => Ok(()),
+            Self::Stdout | Self::Special(..) => Ok(()),
             Self::Aside(aside) => aside.publish(),
         }
     }
 }
 
 impl Aside {
+    fn sync(&mut self) -> Result<(), Failure> {
+        if !self.synced {
+            self.file.sync_all().map_err(|e| Failure::io("sync", &self.target, &e))?;
+            at(Point::OutputSynced)?;
+            self.synced = true;
+        }
+        Ok(())
+    }
+
     fn publish(mut self) -> Result<(), Failure> {
-        self.file.sync_all().map_err(|e| Failure::io("sync", &self.target, &e))?;
-        at(Point::OutputSynced)?;
         // Where nothing is to be replaced there is no moment with another name.
         if self.named || link(&self.file, &self.target).is_err() {
             if !self.named {
@@ -267,7 +293,7 @@ fn temporary_name(name: &OsStr, pid: u32) -> OsString {
 
 /// A file without a name where `target` is to be; `None` when it could not be given one later.
 fn open_nameless(target: &Path) -> Option<File> {
-    let flags = nix::libc::O_TMPFILE;
+    let flags = libc::O_TMPFILE;
     let file = OpenOptions::new().write(true).custom_flags(flags).mode(0o666).open(directory(target)).ok()?;
     Path::new(&path_of(&file)).exists().then_some(file)
 }
@@ -289,10 +315,28 @@ fn remove_left(target: &Path, name: &OsStr) {
         let pid =
             found.to_str().and_then(|f| f.strip_suffix(".tmp")?.rsplit_once('.')?.1.parse::<u32>().ok());
         let Some(pid) = pid else { continue };
-        if found == temporary_name(name, pid) && !Path::new(&format!("/proc/{pid}")).exists() {
+        let is_free = pid == std::process::id() || !Path::new(&format!("/proc/{pid}")).exists();
+        if found == temporary_name(name, pid) && is_free && !is_locked(&entry.path()) {
             let _ = std::fs::remove_file(entry.path());
         }
     }
+}
+
+fn whole_file() -> libc::flock {
+    libc::flock { l_type: libc::F_WRLCK as _, l_whence: libc::SEEK_SET as _, l_start: 0, l_len: 0, l_pid: 0 }
+}
+
+/// Says that a process uses the file, as long as it lives. Where there are no such locks, it is not said.
+fn lock(file: &File) {
+    let _ = fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file()));
+}
+
+/// Whether a process uses the file, or may.
+fn is_locked(path: &Path) -> bool {
+    let mut found = whole_file();
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
+    let looked = file.is_ok_and(|file| fcntl(&file, FcntlArg::F_OFD_GETLK(&mut found)).is_ok());
+    !looked || i32::from(found.l_type) != libc::F_UNLCK
 }
 
 fn stdout_error(e: &std::io::Error) -> Failure {
@@ -337,5 +381,23 @@ mod tests {
         output.finish().expect("renamed");
         assert_eq!(std::fs::read(&target).expect("there"), b"new");
         assert_eq!(std::fs::read_dir(dir.path()).expect("a directory").count(), 1, "something was left");
+    }
+
+    /// Process ids come again, those of containers at every start.
+    #[test]
+    fn what_a_process_of_the_same_number_left_is_removed_and_what_one_uses_is_not() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let target = dir.path().join("out.tsv");
+        let left = dir.path().join(format!(".out.tsv.{}.tmp", std::process::id()));
+        let elsewhere = dir.path().join(".out.tsv.4194305.tmp");
+        std::fs::write(&target, "old").expect("written");
+        std::fs::write(&left, "left").expect("written");
+        let used = File::create(&elsewhere).expect("made");
+        lock(&used);
+        let mut output = Output::open(Some(&target)).expect("made");
+        output.write(b"new").expect("room");
+        output.finish().expect("nothing is in the way");
+        assert_eq!(std::fs::read(&target).expect("there"), b"new");
+        assert!(!left.exists() && elsewhere.exists());
     }
 }

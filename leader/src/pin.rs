@@ -1,8 +1,9 @@
 //! `--pin NAME`: keeps the result in shared memory, for look-ups by any number of processes; the bytes are [`kmer_pin`]'s to say.
 //!
 //! The name is looked at before the work begins. The segment is written when the result is known, under a random name, reserved to its last byte, and
-//! gets its own name just before the other outputs get theirs. Whatever fails after that removes it again; a SIGKILL before it leaves a
-//! segment that nobody can open and the next run removes.
+//! gets its own name just before the other outputs get theirs. Whatever fails after that takes the name back, and gives it to the result that had it
+//! before; a SIGKILL before it leaves a segment that nobody can open and the next run removes. A run that was killed after it and is
+//! resumed finds its own result under the name, and lets it be.
 
 use crate::cli::AnalysisArgs;
 use crate::failure::Failure;
@@ -10,7 +11,7 @@ use crate::format::facts::Facts;
 use crate::limits;
 use crate::report::Entries;
 use clap::Args;
-use kmer_pin::{Ready, Spec, Writer};
+use kmer_pin::{Pinned, Provisional, Ready, Spec, Writer};
 use shm_layout::inject::{Point, at};
 use shm_layout::pin::pin_name;
 use shm_layout::takeover::sweep;
@@ -33,16 +34,19 @@ fn checked(name: &str) -> Result<String, String> {
 pub struct Pin {
     name: String,
     replace: bool,
+    resumed: bool,
+    /// What the result says of itself, and how many k-mers it has.
+    said: (String, u64),
     ready: Option<Ready>,
-    named: bool,
+    named: Option<Provisional>,
 }
 
 impl Pin {
-    /// Looks whether the name is free.
+    /// Looks whether the name is free, unless the run is `resumed`: then its own result may have it.
     ///
     /// # Errors
     /// When it is not, and is not to be replaced.
-    pub fn begin(args: &AnalysisArgs) -> Result<Option<Self>, Failure> {
+    pub fn begin(args: &AnalysisArgs, resumed: bool) -> Result<Option<Self>, Failure> {
         let database = &args.database;
         let Some(name) = args.pin.pin.clone() else {
             if database.replace && !database.save {
@@ -52,10 +56,11 @@ impl Pin {
             return Ok(None);
         };
         let _ = sweep(None, false);
-        if !database.replace && kmer_pin::exists(&name) {
+        if !database.replace && !resumed && kmer_pin::exists(&name) {
             return Err(taken(shm_layout::Error::PinExists { name: pin_name(&name)? }));
         }
-        Ok(Some(Self { name, replace: database.replace, ready: None, named: false }))
+        let (replace, said) = (database.replace, Default::default());
+        Ok(Some(Self { name, replace, resumed, said, ready: None, named: None }))
     }
 
     /// Writes the result, which has the k-mers in more than `threshold` rows, under a name that nobody knows.
@@ -79,6 +84,7 @@ impl Pin {
             );
             return Err(Failure::error(text).hint("report fewer k-mers, or use --dense FILE"));
         }
+        self.said = (spec.facts.clone(), spec.entries);
         let mut writer = Writer::create(&spec).map_err(failure)?;
         entries.each(&mut |range| {
             range.iter().try_for_each(|(key, count)| writer.put(*key, *count).map_err(failure))
@@ -92,24 +98,30 @@ impl Pin {
     /// # Errors
     /// When the name was taken in the meantime.
     pub fn publish(&mut self) -> Result<(), Failure> {
-        if let Some(ready) = self.ready.take() {
-            ready.pin(&self.name, self.replace).map_err(failure)?;
-            self.named = true;
-            at(Point::PinNamed)?;
+        let Some(ready) = self.ready.take() else { return Ok(()) };
+        match ready.pin_for_now(&self.name, self.replace) {
+            Ok(named) => self.named = Some(named),
+            Err(kmer_pin::Error::Segment(e @ shm_layout::Error::PinExists { .. })) if self.resumed => {
+                if !self.is_there()? {
+                    let hint = "it is another result; remove it with kmer-leader segments --remove NAME, and resume again";
+                    return Err(Failure::error(e).hint(hint));
+                }
+            }
+            Err(e) => return Err(failure(e)),
         }
-        Ok(())
+        Ok(at(Point::PinNamed)?)
+    }
+
+    /// Whether the result that has the name is the one that this run, before it was resumed, gave it to.
+    fn is_there(&self) -> Result<bool, Failure> {
+        let found = Pinned::open(&self.name).map_err(failure)?;
+        Ok((found.facts(), found.len()) == (&self.said.0, self.said.1))
     }
 
     /// Leaves the segment to its users.
-    pub fn keep(mut self) {
-        self.named = false;
-    }
-}
-
-impl Drop for Pin {
-    fn drop(&mut self) {
-        if self.named {
-            let _ = kmer_pin::remove(&self.name);
+    pub fn keep(self) {
+        if let Some(named) = self.named {
+            named.keep();
         }
     }
 }

@@ -257,7 +257,9 @@ pub fn plan(args: &AnalysisArgs, given: Option<Source>, resumed: bool) -> Result
         .transpose()?;
     let asked =
         if job.part_bits > 0 || job.stream.is_some() { Some(1) } else { args.debug.unit_blocks.or(batch) };
-    let mut sizes = sizes(&job, toast_bytes, workers.workers, (args.memory, &room), asked, &args.debug)?;
+    // What a resumed run has it has: how much memory is left beside it is no matter.
+    let allowed = if resumed { u64::MAX } else { allowed(args.memory, workers.workers, &room) };
+    let mut sizes = sizes(&job, toast_bytes, workers.workers, allowed, asked, &args.debug)?;
     if page {
         sizes.trace = (job.blocks_to_claim().div_ceil(sizes.unit_blocks) as usize + job.stripes())
             .min(trace::MAX_EVENTS);
@@ -266,6 +268,7 @@ pub fn plan(args: &AnalysisArgs, given: Option<Source>, resumed: bool) -> Result
     job.pass_bits = match args.debug.pass_bits {
         Some(_) if job.direct => 0,
         Some(bits) => bits.min(job.stripe_bits - job.part_bits),
+        None if resumed => 0,
         None => memory::pass_bits(&job, &need, &sizes, &room)?,
     };
     let crowded = need.records > room.for_records(&need);
@@ -368,11 +371,21 @@ fn chunk_bytes(allowed: u64) -> usize {
     (1usize << bits.min(30)).clamp(4096, CHUNK_BYTES)
 }
 
+/// Bytes that a segment may take.
+fn allowed(memory: Option<u64>, workers: u16, room: &Room) -> u64 {
+    // What is said of the memory is meant of all processes.
+    let private = memory::PRIVATE * u64::from(workers.max(1));
+    let allowed = memory.map_or(u64::MAX, |memory| memory.saturating_sub(private).max(memory / 4));
+    // Pages of a file can be written to it and given back.
+    let left = limits::cgroup_left().filter(|_| room.dir.is_none()).map_or(u64::MAX, |left| left - left / 16);
+    allowed.min(left).min(room.address_space())
+}
+
 fn sizes(
     job: &Job,
     toast_bytes: u64,
     workers: u16,
-    (memory, room): (Option<u64>, &Room),
+    allowed: u64,
     unit_blocks: Option<u64>,
     debug: &DebugArgs,
 ) -> Result<Sizes, Failure> {
@@ -385,14 +398,6 @@ fn sizes(
     let by_workers = job.total_blocks() / (u64::from(workers.max(1)) * 8);
     let unit_blocks = unit_blocks.unwrap_or(most.min(by_toast).min(by_workers)).max(1);
     let units = job.blocks_to_claim().div_ceil(unit_blocks);
-    // What is said of the memory is meant of all processes.
-    let private = memory::PRIVATE * u64::from(workers.max(1));
-    let mut allowed = memory.map_or(u64::MAX, |memory| memory.saturating_sub(private).max(memory / 4));
-    // Pages of a file can be written to it and given back.
-    if let (Some(left), None) = (limits::cgroup_left(), &room.dir) {
-        allowed = allowed.min(left - left / 16);
-    }
-    allowed = allowed.min(room.address_space());
     let chunk_bytes = debug.chunk_bytes.unwrap_or_else(|| chunk_bytes(allowed));
     // Chunks are address space until they are written, so there are enough for the worst case: every k-mer a record of its own, and
     // every key kept.

@@ -1,8 +1,8 @@
 //! `kmer-leader resume SEGMENT`: goes on with a run whose leader died.
 //!
 //! The segment holds the command line of the run and the directory in which it was typed. Resuming plans the run again from them, so whatever
-//! the command line asked for (relation, threshold, output) is asked for again; then it compares the plan with the job in the segment, and
-//! goes on from the tasks that are committed. What another leader must not do twice it does not: it has the segment's lock, and proof that the
+//! the command line asked for (relation, threshold, output) is asked for again, with as many workers as there were then, by whom files and rows may
+//! have been parted; then it compares the plan with the job in the segment, and goes on from the tasks that are committed. What another leader must not do twice it does not: it has the segment's lock, and proof that the
 //! old leader and all of its workers are dead ([`shm_layout::takeover`]).
 //!
 //! Killed at any instruction, it leaves a segment that the next one resumes.
@@ -61,6 +61,8 @@ pub struct Taken {
     pub shared: Shared,
     /// What had been typed, with what was typed now in its place.
     pub analysis: AnalysisArgs,
+    /// Workers that are to go on with it.
+    workers: u16,
     proof: SoleUser,
 }
 
@@ -107,14 +109,16 @@ pub fn take(args: &ResumeArgs) -> Result<Taken, Failure> {
     if let Some(output) = &args.output {
         analysis.output = Some(std::path::absolute(output).map_err(|e| Failure::io("find", output, &e))?);
     }
-    analysis.workers = args.workers.or(analysis.workers);
+    let had = shared.worker_slots()?;
+    analysis.workers = Some(had.into());
+    let workers = args.workers.map_or(had, |asked| u16::try_from(asked).unwrap_or(had).min(had));
     analysis.max_attempts = args.max_attempts.unwrap_or(analysis.max_attempts);
     analysis.worker_timeout = args.worker_timeout.unwrap_or(analysis.worker_timeout);
     analysis.quiet |= args.quiet;
     analysis.debug.inject.clone_from(&args.debug.inject);
     let proof = prove(&shared)?;
     std::env::set_current_dir(&dir).map_err(|e| Failure::io("change to directory", &dir, &e))?;
-    Ok(Taken { shared, analysis, proof })
+    Ok(Taken { shared, analysis, workers, proof })
 }
 
 /// Waits for the proof that nobody else uses the segment.
@@ -166,6 +170,7 @@ impl Taken {
                 Failure::error(text).hint("begin anew; kmer-leader segments --gc removes the segment")
             );
         }
+        plan.workers.workers = self.workers;
         remove_other(&self.shared)?;
         recover_all(&self.shared, &self.proof)?;
         let mut shared = self.shared;

@@ -49,7 +49,7 @@ mod write;
 pub use error::{Error, Result};
 pub use read::{Pinned, parse};
 pub use spec::Spec;
-pub use write::{Ready, Writer};
+pub use write::{Provisional, Ready, Writer};
 
 use shm_layout::pin::pin_name;
 use shm_layout::segment::Segment;

@@ -4,7 +4,7 @@ use crate::bucket::{Bucket, check_of, home};
 use crate::read::{Pinned, head_area};
 use crate::spec::{BUILD, DIGEST_AT, HEAD_BYTES, Head, KEY_BUCKETS, KEY_FACTS, KEY_HEAD, Spec, digest};
 use crate::{Error, Result};
-use shm_layout::pin::pin_name;
+use shm_layout::pin::{Replaced, pin_name};
 use shm_layout::segment::{Plan, Segment};
 use shm_layout::sync::Ordering;
 use shm_layout::toc::{Area, TocEstimator};
@@ -179,7 +179,17 @@ impl Ready {
     /// # Errors
     /// When the name cannot be one, or is taken and not to be replaced.
     pub fn pin(self, name: &str, replace: bool) -> Result<()> {
-        Ok(self.0.pin(&pin_name(name)?, replace)?)
+        self.pin_for_now(name, replace).map(Provisional::keep)
+    }
+
+    /// The same, until it is known whether all else went well: [`Provisional::keep`].
+    ///
+    /// # Errors
+    /// As [`Ready::pin`].
+    pub fn pin_for_now(self, name: &str, replace: bool) -> Result<Provisional> {
+        let name = pin_name(name)?;
+        let replaced = self.0.pin(&name, replace)?;
+        Ok(Provisional { segment: self.0, name, replaced, kept: false })
     }
 
     /// Uses a result in private memory here.
@@ -188,6 +198,29 @@ impl Ready {
     /// None for one that was just written.
     pub fn into_private(self) -> Result<Pinned> {
         Pinned::of(Arc::new(self.0))
+    }
+}
+
+/// A result that has its name. Dropping it takes that back: the one that was replaced is there again, or none is.
+pub struct Provisional {
+    segment: Segment,
+    name: String,
+    replaced: Option<Replaced>,
+    kept: bool,
+}
+
+impl Provisional {
+    /// Leaves the result to its users. One that it replaced is gone.
+    pub fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Provisional {
+    fn drop(&mut self) {
+        if !self.kept {
+            let _ = self.segment.unpin(&self.name, self.replaced.as_ref());
+        }
     }
 }
 

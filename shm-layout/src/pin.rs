@@ -2,16 +2,18 @@
 //!
 //! The segment is made like any other, under a random name that a sweep removes when its maker dies; it is filled, published and marked as pinned,
 //! and then *renamed* to [`PIN_PREFIX`] and the name. That one step makes it a pinned segment: the mark alone does not, so whatever kills the
-//! maker before it leaves an orphan, and after it a whole result. Who replaces a pinned segment does so in the same step; those who are
-//! attached to the old one keep it until they let go.
+//! maker before it leaves an orphan, and after it a whole result. Who replaces a pinned segment exchanges the two names in the same step, so that
+//! the old one can be put back while something else may fail still; those who are attached to it keep it until they let go.
 
 use crate::error::{Error, Result};
 use crate::inject::{Point, at};
 use crate::place::path_of;
 use crate::segment::{FLAG_PINNED, FLAGS, Segment, os};
 use crate::sync::Ordering;
+use crate::takeover::in_use;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use std::fs::File;
 
 /// Names of pinned segments begin with this, below /dev/shm.
 pub const PIN_PREFIX: &str = "kmer.pin.";
@@ -31,6 +33,10 @@ pub fn pin_name(name: &str) -> Result<String> {
     Ok(format!("{PIN_PREFIX}{bare}"))
 }
 
+/// A pinned segment whose name another one took. While this is there nobody sweeps it.
+#[derive(Debug)]
+pub struct Replaced(#[allow(dead_code, reason = "its lock is what is wanted")] Option<File>);
+
 /// True when there is an object of that name, whatever it is.
 pub fn exists(name: &str) -> bool {
     std::fs::symlink_metadata(path_of(name)).is_ok()
@@ -46,21 +52,48 @@ impl Segment {
         Ok(())
     }
 
-    /// Pins the segment, which is published and marked, as `name` (see [`pin_name`]). It stays when this handle goes.
+    /// Pins the segment, which is published and marked, as `name` (see [`pin_name`]). It stays when this handle goes. Where it took the place of
+    /// another one, that has this one's passing name: [`Segment::unpin`] gives it back its own, and the end of this handle removes it.
     ///
     /// # Errors
     /// [`Error::PinExists`] when there is one of that name and it is not to be replaced.
-    pub fn pin(&self, name: &str, replace: bool) -> Result<()> {
+    pub fn pin(&self, name: &str, replace: bool) -> Result<Option<Replaced>> {
         at(Point::PinFilled)?;
-        let flags = if replace { RenameFlags::empty() } else { RenameFlags::RENAME_NOREPLACE };
-        match renameat2(AT_FDCWD, &path_of(self.name()), AT_FDCWD, &path_of(name), flags) {
-            Ok(()) => {
-                self.set_removes(false);
-                Ok(())
+        let rename = |flags| renameat2(AT_FDCWD, &path_of(self.name()), AT_FDCWD, &path_of(name), flags);
+        loop {
+            if replace {
+                // Under its passing name it would be an orphan for others.
+                let held = in_use(name);
+                match rename(RenameFlags::RENAME_EXCHANGE) {
+                    Ok(()) => return Ok(Some(Replaced(held))),
+                    Err(Errno::ENOENT) => {}
+                    Err(e) => return Err(os("pin", name, e)),
+                }
             }
-            Err(Errno::EEXIST) => Err(Error::PinExists { name: name.into() }),
-            Err(e) => Err(os("pin", name, e)),
+            match rename(RenameFlags::RENAME_NOREPLACE) {
+                Ok(()) => {
+                    self.set_removes(false);
+                    return Ok(None);
+                }
+                // It came at this moment.
+                Err(Errno::EEXIST) if replace => {}
+                Err(Errno::EEXIST) => return Err(Error::PinExists { name: name.into() }),
+                Err(e) => return Err(os("pin", name, e)),
+            }
         }
+    }
+
+    /// Takes back what [`Segment::pin`] did: `name` is the replaced one's again, or nobody's.
+    ///
+    /// # Errors
+    /// [`Error::Os`] when that cannot be.
+    pub fn unpin(&self, name: &str, replaced: Option<&Replaced>) -> Result<()> {
+        if replaced.is_none() {
+            return Self::destroy(name);
+        }
+        let (mine, pinned) = (path_of(self.name()), path_of(name));
+        renameat2(AT_FDCWD, &mine, AT_FDCWD, &pinned, RenameFlags::RENAME_EXCHANGE)
+            .map_err(|e| os("give back", name, e))
     }
 }
 

@@ -51,6 +51,12 @@ fn is_locked(file: &File, byte: i64) -> std::io::Result<bool> {
     Ok(i32::from(found.l_type) != libc::F_UNLCK)
 }
 
+/// Holds the object `name` as one that is in use, until the file is dropped; `None` when it cannot be.
+pub(crate) fn in_use(name: &str) -> Option<File> {
+    let file = open_by_name(name, OFlag::O_RDWR).ok()?;
+    try_lock(&file, libc::F_RDLCK, WORKER_BYTE).ok().filter(|got| *got).map(|_| file)
+}
+
 impl Segment {
     /// Locks the segment as its leader; false when it has one.
     pub(crate) fn lock_as_leader(&self) -> Result<bool> {

@@ -43,16 +43,18 @@ pub struct StripeSummary {
     pub kept: u64,
     /// The highest row count.
     pub highest: u64,
-    /// Digest of the image's bytes and of the numbers above; of no meaning in a sum of stripes.
+    /// Digest of the image's bytes; of no meaning in a sum of stripes.
     pub image: u64,
+    /// Digest of the numbers above, which are thereby known to be the drain's without reading the image; of no meaning in a sum of stripes.
+    pub seal: u64,
 }
 
 impl StripeSummary {
     /// The summary as bytes, [`IMAGE_OFFSET`] of them.
     pub fn to_bytes(&self) -> [u8; IMAGE_OFFSET as usize] {
         let mut bytes = [0; IMAGE_OFFSET as usize];
-        let fields =
-            [self.delivered, self.digest, self.distinct, self.counted, self.kept, self.highest, self.image];
+        let Self { delivered, digest, distinct, counted, kept, highest, image, seal } = *self;
+        let fields = [delivered, digest, distinct, counted, kept, highest, image, seal];
         for (place, field) in bytes.chunks_exact_mut(8).zip(fields) {
             place.copy_from_slice(&field.to_le_bytes());
         }
@@ -70,7 +72,15 @@ impl StripeSummary {
             kept: field(4),
             highest: field(5),
             image: field(6),
+            seal: field(7),
         }
+    }
+
+    /// The same, sealed as those of stripe `stripe`.
+    #[must_use]
+    pub fn sealed(self, stripe: usize) -> Self {
+        let numbers = Self { seal: 0, ..self }.to_bytes();
+        Self { seal: digest(stripe, usize::MAX, &numbers), ..self }
     }
 
     /// Adds another stripe's numbers.
@@ -84,10 +94,9 @@ impl StripeSummary {
     }
 }
 
-/// The digest of a published image and its numbers, which whoever reads all of it checks.
-pub fn image_digest(stripe: usize, summary: &StripeSummary, image: &[u8]) -> u64 {
-    let numbers = StripeSummary { image: 0, ..*summary }.to_bytes();
-    digest(digest(usize::MAX, stripe, image) as usize, stripe, &numbers)
+/// The digest of a published image, which whoever reads all of it checks.
+pub fn image_digest(stripe: usize, image: &[u8]) -> u64 {
+    digest(usize::MAX, stripe, image)
 }
 
 /// Drains stripes of one run.
@@ -217,7 +226,8 @@ impl Drainer {
         };
         self.method = method;
         let mut image = image?;
-        summary.image = image_digest(stripe, &summary, &image[IMAGE_OFFSET as usize..]);
+        summary.image = image_digest(stripe, &image[IMAGE_OFFSET as usize..]);
+        summary = summary.sealed(stripe);
         image[..IMAGE_OFFSET as usize].copy_from_slice(&summary.to_bytes());
         Ok((image, summary))
     }

@@ -344,6 +344,16 @@ impl Shared {
         Ok(true)
     }
 
+    /// Slots for workers, a feeder's and the leader's own left out: as many as the run was to have at first.
+    ///
+    /// # Errors
+    /// When there are fewer slots than a run has.
+    pub fn worker_slots(&self) -> Result<u16, WorkError> {
+        let others = 1 + usize::from(self.job.stream.is_some());
+        let workers = self.slots.len().checked_sub(others).and_then(|n| u16::try_from(n).ok());
+        workers.ok_or_else(|| WorkError::Job(format!("found {} slots", self.slots.len())))
+    }
+
     /// Slot of the feeder: behind the workers', before the leader's own.
     pub fn feeder_slot(&self) -> Option<u16> {
         self.job.stream.map(|_| (self.slots.len() - 2) as u16)

@@ -1,0 +1,172 @@
+//! Runs that are resumed under other circumstances than they began in: by other numbers of workers, with a pinned name that they had given
+//! already, over numbers that were altered meanwhile. And what a run leaves of several outputs when it fails at the last moment.
+
+use std::fmt::Write;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use kmer_leader::totals::open_stripe;
+use kmer_tests::data::Rng;
+use kmer_tests::engine::leader;
+use kmer_tests::fault::{End, Small, processes_with, run, segments_of, within};
+use kmer_tests::pinned::PinName;
+use kmer_worker::shared::Shared;
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+fn relation() -> &'static Small {
+    static RELATION: OnceLock<Small> = OnceLock::new();
+    RELATION.get_or_init(|| Small::new(48, 600))
+}
+
+fn words(text: &str, path: &Path) -> Vec<String> {
+    let mut words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+    words.push(path.to_str().expect("a plain path").to_owned());
+    words
+}
+
+/// A run that dies by its rule; gives its segment, which nobody uses any more.
+fn killed(dir: &Path, text: &str, path: &Path) -> (End, String) {
+    let end = run(dir, &words(&format!("-q --resumable {text}"), path), |_| ());
+    assert_eq!(end.signal(), Some(9), "{}", end.told);
+    let segment = segments_of(end.pid).pop().unwrap_or_else(|| panic!("{}no segment", end.told));
+    assert!(within(Duration::from_secs(5), || processes_with(&segment).is_empty()), "{}", end.told);
+    (end, segment)
+}
+
+fn resume(dir: &Path, segment: &str, more: &str) -> End {
+    let text = format!("resume {segment} -q {more}");
+    run(dir, &text.split_whitespace().collect::<Vec<_>>(), |_| ())
+}
+
+/// Random letters, `lengths` of them in each record.
+fn fasta(seed: u64, lengths: &[usize]) -> Vec<u8> {
+    let (mut rng, mut text) = (Rng::new(seed), String::new());
+    for (i, length) in lengths.iter().enumerate() {
+        let bases = (0..*length).map(|_| char::from(b"ACGT"[rng.below(4)])).collect::<String>();
+        writeln!(text, ">r{i}\n{bases}").expect("memory");
+    }
+    text.into_bytes()
+}
+
+fn packed(dir: &TempDir) -> PathBuf {
+    let path = dir.path().join("rows.fa.gz");
+    let file = fs::File::create(&path).expect("made");
+    let mut packer = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+    packer.write_all(&fasta(7, &[300; 2000])).expect("written");
+    packer.finish().expect("written");
+    path
+}
+
+#[test]
+fn any_number_of_workers_goes_on_with_a_run() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let long = dir.path().join("long.fa");
+    fs::write(&long, fasta(8, &[4_800_000])).expect("written");
+    // Packed files and long records are parted by the number of workers; keys of this length are counted in a way that hangs on it.
+    for (path, options, workers) in [
+        (packed(&dir), "-k 21 --all", [(2, 1), (2, 3), (1, 4)]),
+        (long, "-k 31 --all", [(2, 1), (4, 2), (1, 2)]),
+        (relation().path(), "-k 11 --all", [(1, 4), (4, 1), (3, 0)]),
+    ] {
+        let peace = run(dir.path(), &words(&format!("-q {options} -o peace -j 2"), &path), |_| ());
+        assert_eq!(peace.code(), Some(0), "{}", peace.told);
+        for (before, after) in workers {
+            for point in ["leader.wait", "collect.begin", "drain.opened"] {
+                let text = format!("{options} -o out -j {before} --inject {point}:leader:kill");
+                let (end, segment) = killed(dir.path(), &text, &path);
+                let again = resume(dir.path(), &segment, &format!("-j {after}"));
+                assert_eq!(again.code(), Some(0), "{}{}", end.told, again.told);
+                let same = fs::read(dir.path().join("out")).ok() == fs::read(dir.path().join("peace")).ok();
+                assert!(same, "{}{}other bytes", end.told, again.told);
+                fs::remove_file(dir.path().join("out")).expect("there");
+            }
+        }
+    }
+}
+
+/// With --count-only nobody reads the tables, so the numbers beside them must speak for themselves.
+#[test]
+fn an_altered_number_of_a_table_is_found_where_only_numbers_are_told() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for number in 0..8 {
+        let text = "--all --count-only -k 21 --stripe-bits 2 -j 1 -o out --inject drain.settled:leader:kill";
+        let (_, segment) = killed(dir.path(), text, &relation().path());
+        let numbers = {
+            let shared = Shared::attach_to_read(&segment).expect("sound");
+            open_stripe(&shared, 1).expect("sound").expect("not left out").0.to_bytes()
+        };
+        let path = Path::new("/dev/shm").join(&segment);
+        let bytes = fs::read(&path).expect("there");
+        let at = bytes.windows(numbers.len()).position(|found| found == numbers).expect("published");
+        let at = at + 8 * number + 1;
+        let file = fs::OpenOptions::new().write(true).open(&path).expect("ours");
+        file.write_all_at(&[bytes[at] ^ 4], at as u64).expect("written");
+        let again = resume(dir.path(), &segment, "");
+        assert_eq!(again.code(), Some(1), "number {number}: {}", again.told);
+        assert!(again.stderr.contains("seal of stripe 1"), "number {number}: {}", again.told);
+        assert!(!dir.path().join("out").exists());
+        let _ = leader().args(["segments", "--remove", &segment]).run();
+    }
+}
+
+#[test]
+fn a_name_that_the_run_itself_gave_is_no_hindrance_and_another_s_is() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let pin = PinName::new();
+    let text =
+        format!("--all --count-only -k 9 -j 2 -o out --pin {} --inject pin.named:leader:kill", pin.name());
+    let (end, segment) = killed(dir.path(), &text, &relation().path());
+    assert!(pin.path().exists(), "{}", end.told);
+    let again = resume(dir.path(), &segment, "");
+    assert_eq!(again.code(), Some(0), "{}{}", end.told, again.told);
+    assert!(dir.path().join("out").exists() && pin.path().exists(), "{}", again.told);
+
+    let other = PinName::new();
+    let text = text.replace(pin.name(), other.name()).replace("pin.named", "collect.begin");
+    let (_, segment) = killed(dir.path(), &text, &relation().path());
+    let pinning = leader().words("-q --all --count-only -k 8 --pin").arg(other.name());
+    let _ = pinning.arg(relation().path()).run().exits(0);
+    let again = resume(dir.path(), &segment, "");
+    assert_eq!(again.code(), Some(1), "{}", again.told);
+    assert!(again.stderr.contains("segments --remove NAME, and resume again"), "{}", again.told);
+    let _ = leader().args(["segments", "--remove", other.name()]).run().exits(0);
+    assert_eq!(resume(dir.path(), &segment, "").code(), Some(0));
+    assert!(other.path().exists());
+}
+
+#[test]
+fn a_run_that_fails_at_the_end_leaves_the_pinned_result_that_it_was_to_replace() {
+    let pin = PinName::new();
+    let pinning = |k: &str, more: &str| {
+        let engine =
+            leader().words(&format!("-q --all --count-only -k {k} -j 2 {more} --pin")).arg(pin.name());
+        engine.arg(relation().path()).run()
+    };
+    // Where there was none, none is left.
+    let _ = pinning("9", "-o out --inject output.synced:leader:error").exits(1);
+    assert!(!pin.path().exists());
+    let _ = pinning("9", "").exits(0);
+    let before = fs::read(pin.path()).expect("pinned");
+    let _ = pinning("10", "--replace -o out --inject output.synced:leader:error").exits(1);
+    assert!(fs::read(pin.path()).ok() == Some(before), "the old result is gone");
+    let _ = pinning("10", "--replace").exits(0);
+    let listed = leader().args(["segments"]).run().exits(0);
+    assert!(listed.text().contains(&format!("kept by --pin {}", pin.name())), "{listed}");
+    assert!(listed.text().contains(" of k=10"), "{listed}");
+}
+
+#[test]
+fn of_several_files_none_appears_before_all_are_safe() {
+    for nth in 1..=3 {
+        let engine = leader().words("-q --all -k 9 -j 1 --summary-json summary --histogram histogram -o out");
+        let engine = engine.words(&format!("--inject output.synced:leader:nth={nth}:kill"));
+        let ended = engine.arg(relation().path()).run().ends_by(Signal::SIGKILL);
+        let left: Vec<_> = fs::read_dir(ended.dir.path()).expect("there").flatten().collect();
+        assert!(left.is_empty(), "{ended}{left:?}");
+    }
+}
