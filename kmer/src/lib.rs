@@ -30,9 +30,5 @@ pub use simd::totals;
 
 /// Which copy of the vector loops runs on this processor, for people.
 pub fn vector_level() -> &'static str {
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2") {
-        return "avx2";
-    }
-    "portable"
+    simd::name()
 }

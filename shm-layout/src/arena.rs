@@ -313,6 +313,17 @@ impl Arena {
         Ok(())
     }
 
+    /// Asks for the first of `len` bytes at `offset` of a chain, which are to be read soon: as many as lie in one chunk, and no more than a core keeps on
+    /// its way at a time.
+    pub fn prefetch(&self, chain: &Chain, offset: u64, len: usize) {
+        const MOST: usize = 2048;
+        let piece = chain.ends.partition_point(|end| *end <= offset);
+        let (Some(end), Some(chunk)) = (chain.ends.get(piece), chain.chunks.get(piece)) else { return };
+        let start = if piece == 0 { 0 } else { chain.ends[piece - 1] };
+        let from = self.offset(*chunk) + (offset - start) as usize;
+        self.segment.map().prefetch(from, len.min((end - offset) as usize).min(MOST));
+    }
+
     /// Frees every chunk of `dead` that no chain in `reachable` holds. For the confirmed dead only (I5); returns how many.
     ///
     /// # Errors

@@ -23,6 +23,8 @@ use shm_layout::planted;
 use shm_layout::slots::Figure;
 use shm_layout::words::Task;
 
+/// How many sections ahead records are asked for.
+const SECTIONS_AHEAD: usize = 2;
 /// Numbers of a stripe's summary.
 pub const STRIPE_FIELDS: usize = 12;
 /// Bytes before a stripe's image.
@@ -245,6 +247,15 @@ impl Drainer {
         buffer
     }
 
+    /// Asks for the first of these sections, if there is one: they lie far from each other.
+    fn expect(&self, shared: &Shared, sections: std::ops::Range<usize>) {
+        if let Some(Place { unit, batch, indexed }) = sections.clone().next().map(|at| self.index.places[at])
+        {
+            let result = &self.units[unit as usize].1;
+            result.prefetch(&shared.arena, batch as usize, shared.job.stripes(), &indexed.section);
+        }
+    }
+
     /// Copies a section of the stripe behind what `self.records` has, checks it, and adds it to the sums. Returns its unit.
     fn load(
         &mut self,
@@ -282,7 +293,9 @@ impl Drainer {
         summary: &mut StripeSummary,
     ) -> Result<Vec<u8>, WorkError> {
         self.records.clear();
-        for at in self.index.of(stripe) {
+        let sections = self.index.of(stripe);
+        for at in sections.clone() {
+            self.expect(shared, at + SECTIONS_AHEAD..sections.end);
             self.load(shared, stripe, self.index.places[at], summary)?;
         }
         let bad = |what: String| WorkError::Section { unit: 0, stripe, what };

@@ -253,6 +253,12 @@ impl UnitResult {
         Ok(())
     }
 
+    /// Asks for the records of a section that is to be read soon.
+    pub fn prefetch(&self, arena: &Arena, batch: usize, stripes: usize, section: &Section) {
+        let from = self.batches[batch] + index_bytes(stripes) as u64 + u64::from(section.offset);
+        arena.prefetch(&self.chain, from, section.bytes as usize);
+    }
+
     /// Appends a section to `into`.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! Keys of up to 32 bits out of packed bases, and into buckets.
 
+use super::copies;
 use crate::params::{Params, canonical};
 
 /// [`keys`] takes as many of them at a time.
@@ -13,19 +14,11 @@ pub(crate) const KEYS_MAX_K: u32 = 16;
 /// When k is above [`KEYS_MAX_K`], or `packed` does not have eight bytes from each two on.
 pub(crate) fn keys(packed: &[u8], params: Params, out: &mut [u32]) {
     assert!(params.k() <= KEYS_MAX_K && out.len().is_multiple_of(KEYS_AT_A_TIME));
-    #[cfg(target_arch = "x86_64")]
-    if super::is_fast() {
-        #[allow(unsafe_code, reason = "the corner for SIMD")]
-        // SAFETY: the processor has AVX2 and BMI2, all that the function asks for.
-        return unsafe { keys_avx2(packed, params, out) };
-    }
-    keys_any(packed, params, out);
+    keys_checked(packed, params, out);
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,bmi2")]
-fn keys_avx2(packed: &[u8], params: Params, out: &mut [u32]) {
-    keys_any(packed, params, out);
+copies! {
+    fn keys_checked(packed: &[u8], params: Params, out: &mut [u32]) = keys_any
 }
 
 #[inline(always)]
@@ -49,30 +42,15 @@ fn keys_as(packed: &[u8], k: u32, out: &mut [u32], taken: impl Fn(u64) -> u64) {
     }
 }
 
-/// Puts the low bits of every key behind what its bucket has: bucket `key >> low_bits` of the buckets of 2^room_bits records each. Returns the most
-/// records that a bucket has now, of those that got one.
-///
-/// # Panics
-/// When a key is of no bucket, or the last bucket is overfull; the room of others is the caller's to watch.
-pub(crate) fn into_buckets(
-    keys: &[u32],
-    bits: (u32, u32),
-    filled: &mut [u32],
-    records: &mut [[u8; 2]],
-) -> u32 {
-    #[cfg(target_arch = "x86_64")]
-    if super::is_fast() {
-        #[allow(unsafe_code, reason = "the corner for SIMD")]
-        // SAFETY: the processor has AVX2 and BMI2, all that the function asks for.
-        return unsafe { into_buckets_avx2(keys, bits, filled, records) };
-    }
-    into_buckets_any(keys, bits, filled, records)
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,bmi2")]
-fn into_buckets_avx2(keys: &[u32], bits: (u32, u32), filled: &mut [u32], records: &mut [[u8; 2]]) -> u32 {
-    into_buckets_any(keys, bits, filled, records)
+copies! {
+    /// Puts the low bits of every key behind what its bucket has: bucket `key >> low_bits` of the buckets of 2^room_bits records each. Returns the most
+    /// records that a bucket has now, of those that got one.
+    ///
+    /// # Panics
+    /// When a key is of no bucket, or the last bucket is overfull; the room of others is the caller's to watch.
+    pub(crate) fn into_buckets(
+        keys: &[u32], bits: (u32, u32), filled: &mut [u32], records: &mut [[u8; 2]]
+    ) -> u32 = into_buckets_any
 }
 
 #[inline(always)]

@@ -1,8 +1,8 @@
-//! The straight-line loops of the scan, compiled twice: for any x86-64 or other processor, and for AVX2, chosen when the program runs.
+//! The straight-line loops of the scan, compiled three times: for any processor, for AVX2 and for AVX-512, chosen when the program runs.
 //!
-//! Both are the same source but for [`changes`], so they give the same results; the tests of [`crate::minimizer`] and [`crate::record`] judge
-//! whichever one runs. Unsafe are only the calls into the AVX2 copies, after the processor said that it has AVX2 and BMI2, and the loads of
-//! eight lanes from a slice of eight.
+//! All are the same source but for [`changes`] and [`pack_letters`], so they give the same results; the tests of [`crate::minimizer`] and
+//! [`crate::record`] judge whichever one runs. Unsafe are only the calls into the copies, after the processor said that it has what they ask for
+//! ([`copies`]), and the loads of lanes from a slice of as many.
 
 mod keys;
 
@@ -12,28 +12,70 @@ use crate::minimizer::{Dealer, REACH, TILE};
 use crate::params::{Params, canonical};
 use crate::record::{Expanded, KeyBits, LANES, Record, kmers};
 
-/// True when the processor has what the fast copies ask for.
+/// True when the processor has what the AVX2 copies ask for.
 #[cfg(target_arch = "x86_64")]
-fn is_fast() -> bool {
+fn has_avx2() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2")
 }
 
-/// Two totals over words, for digests: of the products of the halves of each word plus the number of its place, and of the words. The first place is
-/// `place`, and `step` is added from one to the next.
-pub fn totals(words: &[[u8; 8]], place: u64, step: u64) -> (u64, u64) {
-    #[cfg(target_arch = "x86_64")]
-    if is_fast() {
-        #[allow(unsafe_code, reason = "the corner for SIMD")]
-        // SAFETY: the processor has AVX2 and BMI2, all that the function asks for.
-        return unsafe { totals_avx2(words, place, step) };
-    }
-    totals_any(words, place, step)
+/// True when the processor has what the AVX-512 copies ask for.
+#[cfg(target_arch = "x86_64")]
+fn has_avx512() -> bool {
+    has_avx2()
+        && is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,bmi2")]
-fn totals_avx2(words: &[[u8; 8]], place: u64, step: u64) -> (u64, u64) {
-    totals_any(words, place, step)
+/// Which copy of the loops this processor runs.
+pub(crate) fn name() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    if has_avx512() {
+        return "avx512";
+    } else if has_avx2() {
+        return "avx2";
+    }
+    "portable"
+}
+
+/// Makes a function that runs the best copy of another one for the processor: `any`, inlined into functions that are compiled for more of it.
+macro_rules! copies {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident $(<$($g:ident: $bound:path),+>)?
+        ($($arg:ident: $type:ty),+) $(-> $ret:ty)? = $any:ident) => {
+        $(#[$doc])*
+        $vis fn $name $(<$($g: $bound),+>)? ($($arg: $type),+) $(-> $ret)? {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2,bmi2,avx512f,avx512bw,avx512dq,avx512vl")]
+                fn avx512 $(<$($g: $bound),+>)? ($($arg: $type),+) $(-> $ret)? {
+                    $any($($arg),+)
+                }
+                #[target_feature(enable = "avx2,bmi2")]
+                fn avx2 $(<$($g: $bound),+>)? ($($arg: $type),+) $(-> $ret)? {
+                    $any($($arg),+)
+                }
+                if $crate::simd::has_avx512() {
+                    #[allow(unsafe_code, reason = "the corner for SIMD")]
+                    // SAFETY: the processor has all that the function asks for.
+                    return unsafe { avx512($($arg),+) };
+                }
+                if $crate::simd::has_avx2() {
+                    #[allow(unsafe_code, reason = "the corner for SIMD")]
+                    // SAFETY: the processor has AVX2 and BMI2, all that the function asks for.
+                    return unsafe { avx2($($arg),+) };
+                }
+            }
+            $any($($arg),+)
+        }
+    };
+}
+pub(crate) use copies;
+
+copies! {
+    /// Two totals over words, for digests: of the products of the halves of each word plus the number of its place, and of the words. The first place is
+    /// `place`, and `step` is added from one to the next.
+    pub fn totals(words: &[[u8; 8]], place: u64, step: u64) -> (u64, u64) = totals_any
 }
 
 #[inline(always)]
@@ -49,21 +91,9 @@ fn totals_any(words: &[[u8; 8]], mut place: u64, step: u64) -> (u64, u64) {
     (products, sum)
 }
 
-/// Minimizers of `mmers` positions (a multiple of 8, at most TILE + REACH); see [`Dealer::minimizers`].
-pub(crate) fn minimizers(dealer: &Dealer, bytes: &[u8], mmers: usize, out: &mut [u32]) {
-    #[cfg(target_arch = "x86_64")]
-    if is_fast() {
-        #[allow(unsafe_code, reason = "the corner for SIMD")]
-        // SAFETY: the processor has AVX2, the one thing that the function asks for.
-        return unsafe { minimizers_avx2(dealer, bytes, mmers, out) };
-    }
-    minimizers_any(dealer, bytes, mmers, out);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,bmi2")]
-fn minimizers_avx2(dealer: &Dealer, bytes: &[u8], mmers: usize, out: &mut [u32]) {
-    minimizers_any(dealer, bytes, mmers, out);
+copies! {
+    /// Minimizers of `mmers` positions (a multiple of 8, at most TILE + REACH); see [`Dealer::minimizers`].
+    pub(crate) fn minimizers(dealer: &Dealer, bytes: &[u8], mmers: usize, out: &mut [u32]) = minimizers_any
 }
 
 #[inline(always)]
@@ -107,11 +137,12 @@ fn hashes_of(dealer: &Dealer, bytes: &[u8], out: &mut [u32], taken: impl Fn(u32)
 /// `out[i] = min(out[i], out[i + distance])`, front to back, so that every right side is still the old one.
 #[inline(always)]
 fn min_with_later(out: &mut [u32], distance: usize) {
-    let mut lanes = [0u32; 8];
-    let whole = (out.len() - distance) / 8 * 8;
-    for at in (0..whole).step_by(8) {
-        lanes.copy_from_slice(&out[at + distance..at + distance + 8]);
-        for (mine, later) in out[at..at + 8].iter_mut().zip(lanes) {
+    const LANES: usize = 16;
+    let mut lanes = [0u32; LANES];
+    let whole = (out.len() - distance) / LANES * LANES;
+    for at in (0..whole).step_by(LANES) {
+        lanes.copy_from_slice(&out[at + distance..at + distance + LANES]);
+        for (mine, later) in out[at..at + LANES].iter_mut().zip(lanes) {
             *mine = later.min(*mine);
         }
     }
@@ -127,7 +158,11 @@ fn min_with_later(out: &mut [u32], distance: usize) {
 pub(crate) fn changes(minima: &[u32], count: usize, out: &mut [u64]) {
     assert!(minima.len() > count.next_multiple_of(64) && out.len() >= count.div_ceil(64));
     #[cfg(target_arch = "x86_64")]
-    if is_fast() {
+    if has_avx512() {
+        #[allow(unsafe_code, reason = "the corner for SIMD")]
+        // SAFETY: the processor has all that the function asks for.
+        return unsafe { changes_avx512(minima, count, out) };
+    } else if has_avx2() {
         #[allow(unsafe_code, reason = "the corner for SIMD")]
         // SAFETY: the processor has AVX2 and BMI2, all that the function asks for.
         return unsafe { changes_avx2(minima, count, out) };
@@ -135,6 +170,29 @@ pub(crate) fn changes(minima: &[u32], count: usize, out: &mut [u64]) {
     for (word, at) in out.iter_mut().zip((0..count).step_by(64)) {
         let pairs = minima[at..at + 64].iter().zip(&minima[at + 1..at + 65]).enumerate();
         *word = pairs.fold(0, |bits, (i, (a, b))| bits | u64::from(a != b) << i);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn changes_avx512(minima: &[u32], count: usize, out: &mut [u64]) {
+    use std::arch::x86_64::_mm512_cmpneq_epi32_mask;
+    for (word, at) in out.iter_mut().zip((0..count).step_by(64)) {
+        let (these, next) = (&minima[at..at + 64], &minima[at + 1..at + 65]);
+        let pairs = these.as_chunks::<16>().0.iter().zip(next.as_chunks::<16>().0).enumerate();
+        *word = pairs.fold(0, |bits, (i, (a, b))| {
+            bits | u64::from(_mm512_cmpneq_epi32_mask(sixteen(a), sixteen(b))) << (16 * i)
+        });
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn sixteen(lanes: &[u32; 16]) -> std::arch::x86_64::__m512i {
+    #[allow(unsafe_code, reason = "the corner for SIMD")]
+    // SAFETY: there are sixteen lanes of four bytes, as many as are read; the load asks for no alignment.
+    unsafe {
+        std::arch::x86_64::_mm512_loadu_si512(lanes.as_ptr().cast())
     }
 }
 
@@ -164,31 +222,11 @@ fn eight(lanes: &[u32]) -> std::arch::x86_64::__m256i {
     }
 }
 
-/// See [`crate::record::expand`].
-pub(crate) fn expand<R: Record, K: KeyBits>(
-    records: &[R],
-    tags: &[u64],
-    params: Params,
-    into: &mut Expanded<K>,
-) -> Result<usize, usize> {
-    #[cfg(target_arch = "x86_64")]
-    if is_fast() {
-        #[allow(unsafe_code, reason = "the corner for SIMD")]
-        // SAFETY: the processor has AVX2 and BMI2, all that the function asks for.
-        return unsafe { expand_avx2(records, tags, params, into) };
-    }
-    expand_any(records, tags, params, into)
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,bmi2")]
-fn expand_avx2<R: Record, K: KeyBits>(
-    records: &[R],
-    tags: &[u64],
-    params: Params,
-    into: &mut Expanded<K>,
-) -> Result<usize, usize> {
-    expand_any(records, tags, params, into)
+copies! {
+    /// See [`crate::record::expand`].
+    pub(crate) fn expand<R: Record, K: KeyBits>(
+        records: &[R], tags: &[u64], params: Params, into: &mut Expanded<K>
+    ) -> Result<usize, usize> = expand_any
 }
 
 #[inline(always)]
@@ -250,7 +288,7 @@ fn expand_as<R: Record, K: KeyBits>(
 pub(crate) fn pack_letters(letters: &[u8], out: &mut [u8]) -> bool {
     assert!(out.len() >= letters.len().div_ceil(4));
     #[cfg(target_arch = "x86_64")]
-    if is_fast() {
+    if has_avx2() {
         #[allow(unsafe_code, reason = "the corner for SIMD")]
         // SAFETY: the processor has AVX2, the one thing that the function asks for.
         return unsafe { pack_letters_avx2(letters, out) };

@@ -4,8 +4,12 @@
 //! that comes again in the same group is counted once. Group numbers are the caller's, from 1, never the same for two groups. A group has a
 //! weight: it may stand for many groups of exactly the same keys.
 //!
-//! Linear probing over a power of two of slots, at most [`MAX_LOAD`] full, home = high bits of key times a random odd multiplier. The slots
-//! of a batch are prefetched [`AHEAD`] pairs before they are needed: the table is larger than the first cache.
+//! A power of two of places, at most [`MAX_LOAD`] full, in buckets of [`BUCKET`]; a key's bucket is that of its home, the high bits of key times a
+//! random odd multiplier, or the next one that has room, each filled from its first place on. All places of a bucket are compared at once, and
+//! whether a key is there or new is the same straight line: of a place that has it and a free one the first is taken. A bucket of long
+//! keys is a cache line. Those of a batch are prefetched [`AHEAD`] pairs before they are needed: the table is larger than the first cache.
+
+use crate::raw::prefetch;
 
 /// What keys can be.
 pub trait Key: Copy + Default + PartialEq {
@@ -33,40 +37,73 @@ impl Key for u64 {
     }
 }
 
+/// Places that are looked at together.
+pub const BUCKET: usize = 4;
+
 #[derive(Clone, Copy, Default)]
-#[repr(C)]
-struct Slot<K> {
-    key: K,
-    /// Groups that have the key; 0 is an empty slot.
-    groups: u32,
-    /// The group that touched the slot last.
-    last: u32,
+#[repr(C, align(64))]
+struct Bucket<K> {
+    keys: [K; BUCKET],
+    /// Groups that have the key; 0 is a free place.
+    groups: [u32; BUCKET],
+    /// The group that touched the place last.
+    last: [u32; BUCKET],
 }
 
-/// A table is made larger when more than this share of its slots would be in use (numerator, denominator).
-pub const MAX_LOAD: (usize, usize) = (1, 2);
-/// How many pairs ahead slots are prefetched.
+impl<K: Key> Bucket<K> {
+    /// Bit i: place i has the key or is free. Behind the first free place there are only free ones.
+    #[inline(always)]
+    fn find(&self, key: K) -> u32 {
+        let mut found = 0;
+        for i in 0..BUCKET {
+            found |= u32::from((self.keys[i] == key) | (self.groups[i] == 0)) << i;
+        }
+        found
+    }
+
+    /// Key and groups of its places.
+    #[inline(always)]
+    fn pairs(&self) -> impl Iterator<Item = (K, u32)> {
+        self.keys.into_iter().zip(self.groups)
+    }
+}
+
+/// A table is made larger when more than this share of its places would be in use (numerator, denominator).
+pub const MAX_LOAD: (usize, usize) = (5, 8);
+/// How many pairs ahead buckets are prefetched.
 pub const AHEAD: usize = 16;
-/// Slots that [`GroupCounter::for_each_batch`] looks at for one call.
-const SLOTS_A_BATCH: usize = 1024;
+/// Buckets that [`GroupCounter::for_each_batch`] looks at for one call.
+const BUCKETS_A_BATCH: usize = 256;
 
 /// Counts groups a key; see the module.
 pub struct GroupCounter<K> {
-    slots: Vec<Slot<K>>,
+    buckets: Vec<Bucket<K>>,
     shift: u32,
     multiplier: u64,
     used: usize,
 }
 
-/// Some places of a table: their keys and numbers of groups.
-pub struct Places<'a, K>(std::slice::Iter<'a, Slot<K>>);
+/// 64 places of a table: their keys and numbers of groups.
+pub struct Places<'a, K>(&'a [Bucket<K>; 64 / BUCKET]);
 
-impl<K: Key> Iterator for Places<'_, K> {
-    type Item = (u64, u32);
-
+impl<K: Key> Places<'_, K> {
+    /// Bit i: place i is in use.
     #[inline(always)]
-    fn next(&mut self) -> Option<(u64, u32)> {
-        self.0.next().map(|slot| (slot.key.wide(), slot.groups))
+    pub fn used(&self) -> u64 {
+        let mut used = 0;
+        for (i, bucket) in self.0.iter().enumerate() {
+            for place in 0..BUCKET {
+                used |= u64::from(bucket.groups[place] != 0) << (i * BUCKET + place);
+            }
+        }
+        used
+    }
+
+    /// Key and number of groups of place `i`, taken modulo 64.
+    #[inline(always)]
+    pub fn get(&self, i: usize) -> (u64, u32) {
+        let (bucket, place) = (&self.0[i / BUCKET % (64 / BUCKET)], i % BUCKET);
+        (bucket.keys[place].wide(), bucket.groups[place])
     }
 }
 
@@ -88,17 +125,17 @@ impl<K: Key> GroupCounter<K> {
     /// The same for keys of up to `key_bits` bits, 1 to 64: the hash is a permutation of them, so that a place tells a part of its key.
     pub fn for_bits(keys: usize, multiplier: u64, key_bits: u32) -> Self {
         let multiplier = (multiplier | 1) << (64 - key_bits);
-        let mut table = Self { slots: Vec::new(), shift: 64, multiplier, used: 0 };
+        let mut table = Self { buckets: Vec::new(), shift: 64, multiplier, used: 0 };
         table.reset(keys);
         table
     }
 
     /// Empties the table and fits it to about `keys` keys, using its memory again.
     pub fn reset(&mut self, keys: usize) {
-        let slots = (keys * MAX_LOAD.1 / MAX_LOAD.0 + 1).next_power_of_two().max(64);
-        self.slots.clear();
-        self.slots.resize(slots, Slot::default());
-        self.shift = 64 - slots.trailing_zeros();
+        let places = (keys * MAX_LOAD.1 / MAX_LOAD.0 + 1).next_power_of_two().max(64);
+        self.buckets.clear();
+        self.buckets.resize(places / BUCKET, Bucket::default());
+        self.shift = 64 - places.trailing_zeros();
         self.used = 0;
     }
 
@@ -117,24 +154,26 @@ impl<K: Key> GroupCounter<K> {
         self.multiplier
     }
 
+    /// The bucket in which a key is at home.
+    #[inline(always)]
     fn home(&self, key: K) -> usize {
-        (key.wide().wrapping_mul(self.multiplier) >> self.shift) as usize
+        (key.wide().wrapping_mul(self.multiplier) >> self.shift) as usize / BUCKET
     }
 
     /// Every key with the number of groups that have it, in the order of the table.
     pub fn iter(&self) -> impl Iterator<Item = (K, u32)> + '_ {
-        self.slots.iter().filter(|s| s.groups != 0).map(|s| (s.key, s.groups))
+        self.buckets.iter().flat_map(Bucket::pairs).filter(|(_, groups)| *groups != 0)
     }
 
     /// Calls `each` with the keys and their numbers of groups, many at a time, in the order of the table.
     pub fn for_each_batch(&self, mut each: impl FnMut(&[(K, u32)])) {
-        let mut batch = [(K::default(), 0); SLOTS_A_BATCH + 1];
-        for slots in self.slots.chunks(SLOTS_A_BATCH) {
+        let mut batch = [(K::default(), 0); BUCKETS_A_BATCH * BUCKET + 1];
+        for buckets in self.buckets.chunks(BUCKETS_A_BATCH) {
             let mut filled = 0;
-            for slot in slots {
+            for pair in buckets.iter().flat_map(Bucket::pairs) {
                 // Written whether it is in use or not, so that there is nothing to guess.
-                batch[filled] = (slot.key, slot.groups);
-                filled += usize::from(slot.groups != 0);
+                batch[filled] = pair;
+                filled += usize::from(pair.1 != 0);
             }
             each(&batch[..filled]);
         }
@@ -142,12 +181,12 @@ impl<K: Key> GroupCounter<K> {
 
     /// Places of the table, a power of two, used or not.
     pub fn places(&self) -> usize {
-        self.slots.len()
+        self.buckets.len() * BUCKET
     }
 
-    /// Calls `each` with 64 places at a time, in order: key and number of groups, both 0 for an empty place.
+    /// Calls `each` with 64 places at a time, in order.
     pub fn for_each_64(&self, mut each: impl FnMut(Places<'_, K>)) {
-        self.slots.as_chunks::<64>().0.iter().for_each(|slots| each(Places(slots.iter())));
+        self.buckets.as_chunks().0.iter().for_each(|buckets| each(Places(buckets)));
     }
 
     /// Counts the pairs `keys[i]`, `tags[i]`: a tag is a group in its low half and a weight in its high half, which says for how many
@@ -167,26 +206,58 @@ impl<K: Key> GroupCounter<K> {
         self.add_pairs::<true>(keys, tags)
     }
 
-    #[inline(always)]
     fn add_pairs<const EVERY: bool>(&mut self, keys: &[K], tags: &[u64]) -> Added {
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        if is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("bmi1")
+            && is_x86_feature_detected!("bmi2")
+        {
+            #[allow(unsafe_code, reason = "the corner for SIMD")]
+            // SAFETY: the processor has AVX2, BMI1 and BMI2, all that the function asks for.
+            return unsafe { self.add_pairs_avx2::<EVERY>(keys, tags) };
+        }
+        self.add_pairs_any::<EVERY>(keys, tags)
+    }
+
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    #[target_feature(enable = "avx2,bmi1,bmi2")]
+    fn add_pairs_avx2<const EVERY: bool>(&mut self, keys: &[K], tags: &[u64]) -> Added {
+        self.add_pairs_any::<EVERY>(keys, tags)
+    }
+
+    #[inline(always)]
+    fn add_pairs_any<const EVERY: bool>(&mut self, keys: &[K], tags: &[u64]) -> Added {
         assert_eq!(keys.len(), tags.len());
         self.make_room(keys.len());
-        let mut added = Added::default();
+        let (multiplier, shift) = (self.multiplier, self.shift);
+        let home = |key: K| (key.wide().wrapping_mul(multiplier) >> shift) as usize / BUCKET;
+        let buckets = &mut self.buckets[..];
+        let mask = buckets.len() - 1;
+        let (mut added, mut used) = (Added::default(), 0);
         for &key in &keys[..keys.len().min(AHEAD)] {
-            prefetch(&self.slots[self.home(key)]);
+            prefetch(std::ptr::from_ref(&buckets[home(key) & mask]));
         }
         for (i, (&key, &tag)) in keys.iter().zip(tags).enumerate() {
             if let Some(&later) = keys.get(i + AHEAD) {
-                prefetch(&self.slots[self.home(later)]);
+                prefetch(std::ptr::from_ref(&buckets[home(later) & mask]));
             }
-            let slot = self.slot_of(key);
+            let mut at = home(key) & mask;
+            let mut found = buckets[at].find(key);
+            while found == 0 {
+                at = (at + 1) & mask;
+                found = buckets[at].find(key);
+            }
+            let (bucket, place) = (&mut buckets[at], found.trailing_zeros() as usize % BUCKET);
             let (group, weight) = (tag as u32, (tag >> 32) as u32);
-            let more = if !EVERY && slot.last == group { 0 } else { weight };
-            slot.last = group;
-            slot.groups += more;
+            let more = if !EVERY && bucket.last[place] == group { 0 } else { weight };
+            used += usize::from(bucket.groups[place] == 0);
+            bucket.keys[place] = key;
+            bucket.last[place] = group;
+            bucket.groups[place] += more;
             added.counted += u64::from(more);
             added.key_sum = added.key_sum.wrapping_add(key.wide().wrapping_mul(more.into()));
         }
+        self.used += used;
         added
     }
 
@@ -215,68 +286,42 @@ impl<K: Key> GroupCounter<K> {
     }
 
     fn is_touched(&self, key: K, group: u32) -> bool {
-        let mask = self.slots.len() - 1;
-        let mut at = self.home(key);
-        loop {
-            let slot = &self.slots[at];
-            if slot.groups == 0 {
-                return false;
-            }
-            if slot.key == key {
-                return slot.last == group;
-            }
-            at = (at + 1) & mask;
-        }
+        let bucket = &self.buckets[self.bucket_of(key)];
+        let place = bucket.find(key).trailing_zeros() as usize % BUCKET;
+        bucket.groups[place] != 0 && bucket.last[place] == group
     }
 
-    /// The slot of `key`, which gets one if it had none. There is room: `make_room` was called.
-    #[inline(always)]
-    fn slot_of(&mut self, key: K) -> &mut Slot<K> {
-        let mask = self.slots.len() - 1;
-        let mut at = self.home(key) & mask;
-        loop {
-            let slot = &self.slots[at];
-            // Both in one question: whether a key is new cannot be guessed.
-            let empty = slot.groups == 0;
-            if empty | (slot.key == key) {
-                self.used += usize::from(empty);
-                break;
-            }
-            at = (at + 1) & mask;
+    /// The bucket that has `key`, or in which there is a place for it.
+    fn bucket_of(&self, key: K) -> usize {
+        let mut at = self.home(key);
+        while self.buckets[at].find(key) == 0 {
+            at = (at + 1) & (self.buckets.len() - 1);
         }
-        let slot = &mut self.slots[at];
-        slot.key = key;
-        slot
+        at
     }
 
     fn make_room(&mut self, more: usize) {
-        if (self.used + more) * MAX_LOAD.1 > self.slots.len() * MAX_LOAD.0 {
+        if (self.used + more) * MAX_LOAD.1 > self.places() * MAX_LOAD.0 {
             self.grow(self.used + more);
         }
     }
 
     #[cold]
     fn grow(&mut self, keys: usize) {
-        let mut larger = Self { slots: Vec::new(), shift: 64, multiplier: self.multiplier, used: 0 };
+        let mut larger = Self { buckets: Vec::new(), shift: 64, multiplier: self.multiplier, used: 0 };
         larger.reset(keys * 2);
-        for slot in self.slots.iter().filter(|s| s.groups != 0) {
-            *larger.slot_of(slot.key) = *slot;
+        for old in &self.buckets {
+            for (from, (key, groups)) in old.pairs().enumerate().filter(|(_, (_, groups))| *groups != 0) {
+                let at = larger.bucket_of(key);
+                let bucket = &mut larger.buckets[at];
+                let place = bucket.find(key).trailing_zeros() as usize % BUCKET;
+                (bucket.keys[place], bucket.groups[place], bucket.last[place]) =
+                    (key, groups, old.last[from]);
+                larger.used += 1;
+            }
         }
         *self = larger;
     }
-}
-
-/// Asks for the cache line of `place`; changes nothing.
-#[inline(always)]
-fn prefetch<T>(place: &T) {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch is a hint; it reads nothing and faults on nothing. SSE is part of x86-64.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(place).cast()) };
-    }
-    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    let _ = place;
 }
 
 #[cfg(test)]

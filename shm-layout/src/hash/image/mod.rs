@@ -22,7 +22,8 @@
 //! only what its place does not tell of the key: see `short`.
 //!
 //! A key's home is `(key * multiplier mod 2^64) * places / 2^64`; from there on places are tried one by one, round the end, until the
-//! key or an empty place is met. At most [`FULL`] of the places are in use, so an empty one is always met.
+//! key or an empty place is met. At most [`FULL`] of the places are in use, so an empty one is always met. In the squeezed forms, whose places are those
+//! of a [`crate::hash::counter`], it begins with the first place of its home's bucket: places modulo 4 are 0.
 //!
 //! The reader copies the header once and checks it against the chain's length (I6); after that no number out of the image is used as
 //! an offset.
@@ -39,7 +40,7 @@ use super::entry::EntryKind;
 use crate::arena::{Arena, Chain};
 use crate::error::{Error, Result};
 use read_short::ShortEntries;
-use short::Short;
+use short::{BEFORE, Short};
 
 /// Bytes before the first place: a multiple of every entry's size, so that no entry straddles a border of chunks of 4096 * 3 bytes.
 pub const HEADER: usize = 96;
@@ -212,6 +213,9 @@ impl<'a> Image<'a> {
             return self.get_short(short, (ranks, first), key);
         }
         let mut place = home(key, self.multiplier, self.places);
+        if self.squeezed.is_some() {
+            place &= !BEFORE;
+        }
         for _ in 0..self.places {
             let (found, count) = self.entry(place)?;
             if count == 0 || found == key {
@@ -227,7 +231,8 @@ impl<'a> Image<'a> {
         self.squeezed.is_some()
     }
 
-    /// How many entries are so many places from home, by distance; for people. Those of an identity image are at home.
+    /// How many entries are so many places from home, or from the first place of its bucket where the image is squeezed, by distance; for people.
+    /// Those of an identity image are at home.
     ///
     /// # Errors
     /// As [`Image::for_each`], but sums are not compared.
@@ -241,6 +246,7 @@ impl<'a> Image<'a> {
             let (key, count) = self.entry(place)?;
             if count != 0 {
                 let home = home(key, self.multiplier, self.places);
+                let home = if self.squeezed.is_some() { home & !BEFORE } else { home };
                 let distance = (if place < home { place + self.places } else { place } - home) as usize;
                 if distances.len() <= distance {
                     distances.resize(distance + 1, 0);

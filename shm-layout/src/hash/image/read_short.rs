@@ -1,6 +1,6 @@
 //! Reads a squeezed image whose entries are short.
 
-use super::short::{APART, Short, Unpacked};
+use super::short::{APART, BEFORE, Short, Unpacked};
 use super::{HEADER, Image, no_empty_place};
 use crate::error::{Error, Result};
 
@@ -60,8 +60,10 @@ impl Image<'_> {
         key: u64,
     ) -> Result<u32> {
         let Some((home, rest)) = short.packed.of_key(key) else { return Ok(0) };
-        for distance in 0..self.places {
-            let place = (home + distance) & (self.places - 1);
+        let first_place = home & !BEFORE;
+        for further in 0..self.places {
+            let place = (first_place + further) & (self.places - 1);
+            let distance = first_place + further + BEFORE - home;
             let Some(rank) = self.rank(place, ranks)? else { return Ok(0) };
             let (entry, count) = self.short_entry(short, first, rank)?;
             if entry.rest == rest && entry.distance == distance {

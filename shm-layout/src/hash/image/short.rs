@@ -1,10 +1,14 @@
 //! Entries without what their place tells of the key.
 //!
 //! Of a table with 2^b places for keys of n bits, whose hash is a product mod 2^n with an odd number, the place tells the b highest bits of the hash, once
-//! it is known how far from home the entry is. An entry is the rest of the hash, n - b bits in whole bytes, then the distance from home and
-//! the count, a byte each; a count above 254 lies apart. The hash is a permutation of the keys, so a key comes back by the inverse of
+//! it is known how far from home the entry is. An entry is the rest of the hash, n - b bits in whole bytes, then the distance from home, three
+//! added, since it may lie before it in its bucket ([`BUCKET`]), and the count, a byte each; a count above 254 lies apart. The hash is a permutation of the keys, so a key comes back by the inverse of
 //! the odd number.
 
+use crate::hash::counter::BUCKET;
+
+/// An entry lies at most so many places before its home.
+pub(super) const BEFORE: u64 = BUCKET as u64 - 1;
 /// Bytes of distance and count.
 const FIXED: u32 = 2;
 /// A count that does not fit stands elsewhere.
@@ -80,7 +84,7 @@ impl Short {
     #[inline(always)]
     pub(super) fn pack(self, place: u64, key: u64, count: u32) -> (u64, bool) {
         let (home, rest) = self.parts(key);
-        let distance = place.wrapping_sub(home) & ((1 << self.place_bits) - 1);
+        let distance = (place + BEFORE).wrapping_sub(home) & ((1 << self.place_bits) - 1);
         let behind = distance & 0xff | u64::from(count.min(APART)) << 8;
         (rest | behind << (8 * self.rest_bytes), distance <= 0xff)
     }
@@ -96,7 +100,7 @@ impl Short {
     /// The key of an entry at `place`. Damaged bytes give some key.
     #[inline(always)]
     pub(super) fn key(self, place: u64, entry: Unpacked) -> u64 {
-        let home = place.wrapping_sub(entry.distance) & ((1 << self.place_bits) - 1);
+        let home = (place + BEFORE).wrapping_sub(entry.distance) & ((1 << self.place_bits) - 1);
         let hash =
             home << (64 - self.place_bits) | entry.rest << 1 << (63 - self.rest_bits) >> self.place_bits;
         (hash >> (64 - self.key_bits)).wrapping_mul(self.inverse) & (u64::MAX >> (64 - self.key_bits))
@@ -123,7 +127,7 @@ mod tests {
             };
             let (home, rest) = short.of_key(key).unwrap();
             prop_assert_eq!(home, key.wrapping_mul(multiplier) >> (64 - place_bits));
-            let place = (home + distance) % (1 << place_bits);
+            let place = home.wrapping_add(distance).wrapping_sub(BEFORE) % (1 << place_bits);
             let (bytes, told) = short.pack(place, key, count);
             // Distances are taken round the end, of which small tables have fewer than 256.
             let distance = distance % (1 << place_bits);
@@ -139,8 +143,8 @@ mod tests {
     fn what_is_too_far_from_home_is_told() {
         let short = Short::of(1024, 5 << 32).expect("short");
         let (home, _) = short.of_key(7).expect("a key");
-        assert!(short.pack((home + 255) % 1024, 7, 1).1);
-        assert!(!short.pack((home + 256) % 1024, 7, 1).1);
+        assert!(short.pack((home + 252) % 1024, 7, 1).1);
+        assert!(!short.pack((home + 253) % 1024, 7, 1).1);
         assert!(
             Short::of(1000, 5 << 32).is_none() && Short::of(64, 5).is_none() && Short::of(64, 0).is_none()
         );

@@ -69,23 +69,22 @@ fn squeeze_short<K: Key>(
 ) -> Option<(Squeezed, Vec<(u32, u32)>)> {
     let (mut found, mut apart, size) = (Squeezed::default(), Vec::new(), short.bytes());
     let (mut word, mut rank, mut all_told) = (0, 0u32, true);
-    let (mut used, mut entries) = ([(0, 0, 0); 65], [0u8; 64 * 8 + 8]);
+    let mut entries = [0u8; 64 * 8 + 8];
     table.for_each_64(|places| {
-        let (mut bits, mut filled) = (0u64, 0);
-        for (i, (key, count)) in (0u64..).zip(places) {
-            // Written whether it is in use or not, so that there is nothing to guess.
-            used[filled] = (i, key, count);
-            filled += usize::from(count != 0);
-            bits |= u64::from(count != 0) << i;
-        }
-        for (at, (i, key, count)) in used[..filled].iter().enumerate() {
-            let (entry, told) = short.pack(word as u64 * 64 + i, *key, *count);
-            entries[at * size..at * size + 8].copy_from_slice(&entry.to_le_bytes());
-            if *count >= APART {
-                apart.push((rank + at as u32, *count));
+        let bits = places.used();
+        let (mut left, mut filled) = (bits, 0);
+        while left != 0 {
+            let i = left.trailing_zeros();
+            left &= left - 1;
+            let (key, count) = places.get(i as usize);
+            let (entry, told) = short.pack(word as u64 * 64 + u64::from(i), key, count);
+            entries[filled * size..filled * size + 8].copy_from_slice(&entry.to_le_bytes());
+            if count >= APART {
+                apart.push((rank + filled as u32, count));
             }
             all_told &= told;
-            found.add(*key, *count);
+            found.add(key, count);
+            filled += 1;
         }
         write_bits(buffer, bits_at, words, word, (bits, rank));
         buffer.extend_from_slice(&entries[..filled * size]);
@@ -103,17 +102,18 @@ fn squeeze_entries<K: Key, const SIZE: usize>(
 ) -> Squeezed {
     let mut found = Squeezed::default();
     let (mut word, mut rank) = (0, 0u32);
-    let mut entries = [[0u8; SIZE]; 65];
+    let mut entries = [[0u8; SIZE]; 64];
     table.for_each_64(|places| {
-        let (mut bits, mut filled) = (0u64, 0);
-        for (i, (key, count)) in places.enumerate() {
-            // Written whether it is in use or not, so that there is nothing to guess.
+        let bits = places.used();
+        let (mut left, mut filled) = (bits, 0);
+        while left != 0 {
+            let (key, count) = places.get(left.trailing_zeros() as usize);
+            left &= left - 1;
             let entry = &mut entries[filled];
             entry[..SIZE - 4].copy_from_slice(&key.to_le_bytes()[..SIZE - 4]);
             entry[SIZE - 4..].copy_from_slice(&count.to_le_bytes());
-            filled += usize::from(count != 0);
-            bits |= u64::from(count != 0) << i;
             found.add(key, count);
+            filled += 1;
         }
         write_bits(buffer, bits_at, words, word, (bits, rank));
         buffer.extend_from_slice(entries[..filled].as_flattened());
