@@ -9,8 +9,8 @@
 
 use crate::error::{Error, Result};
 use crate::inject::{Point, at};
-use crate::pin::PIN_PREFIX;
-use crate::place::{self, open_by_name, path_of};
+use crate::pin::{PIN_PREFIX, pin_name};
+use crate::place::{self, is_drawn, open_by_name, path_of};
 use crate::process::{Identity, boot_digest, pidfd_open, pidfd_send};
 use crate::segment::{
     BOOT, CREATOR_PID, CREATOR_START, FLAG_PINNED, FLAG_RESUMABLE, FLAGS, LAYOUT_VERSION, MAGIC, NAME_PREFIX,
@@ -18,7 +18,7 @@ use crate::segment::{
 };
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -255,33 +255,47 @@ pub fn look(name: &str) -> Result<Listed> {
         return Err(Error::Damaged { name: name.into(), what: "owner", expected, found });
     }
     let head = Head::read(name, &file)?;
-    let locked = [LEADER_BYTE, WORKER_BYTE].into_iter().any(|byte| is_locked(&file, byte).unwrap_or(true));
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    let state = if locked {
-        State::Running
-    } else if head.version == 0 && head.magic == 0 {
+    let state = judge(name, &file, &meta, &head);
+    let (bytes, resident, leader) = (meta.len(), meta.blocks() * 512, head.creator.pid);
+    Ok(Listed { name: name.into(), bytes, resident, leader, state })
+}
+
+/// Whose the object is. Only what has a name that we give and the mode that we give is ours to judge; a pinned segment gets its name when it is whole.
+fn judge(name: &str, file: &File, meta: &Metadata, head: &Head) -> State {
+    let is_pin = name.starts_with(PIN_PREFIX) && pin_name(name).is_ok();
+    if !(is_pin || is_drawn(name)) || meta.mode() & 0o777 != 0o600 {
+        return State::Foreign;
+    }
+    if [LEADER_BYTE, WORKER_BYTE].into_iter().any(|byte| is_locked(file, byte).unwrap_or(true)) {
+        return State::Running;
+    }
+    let is_whole = head.magic == MAGIC && head.version == LAYOUT_VERSION;
+    if is_pin {
+        let is_pinned = is_whole && head.flags & FLAG_PINNED != 0;
+        return if is_pinned { State::Pinned } else { State::Foreign };
+    }
+    if head.version == 0 && head.magic == 0 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let is_old = now.saturating_sub(meta.mtime().max(0) as u64) > HEADLESS_AGE_SECONDS;
         // Without a header and a lock it is a creation that was cut off, unless it was made this very moment.
-        if is_old { State::Orphan } else { State::Running }
-    } else if (head.magic != MAGIC && head.magic != 0) || head.version != LAYOUT_VERSION {
+        return if is_old { State::Orphan } else { State::Running };
+    }
+    if (head.magic != MAGIC && head.magic != 0) || head.version != LAYOUT_VERSION {
         State::Foreign
-    } else if head.flags & FLAG_PINNED != 0 && head.magic == MAGIC && name.starts_with(PIN_PREFIX) {
-        State::Pinned
     } else if head.creator_is_alive() {
         State::Running
-    } else if head.flags & FLAG_RESUMABLE != 0 && head.magic == MAGIC && check_object(name, &file).is_ok() {
+    } else if head.flags & FLAG_RESUMABLE != 0 && is_whole && check_object(name, file).is_ok() {
         State::Resumable
     } else {
         State::Orphan
-    };
-    let (bytes, resident, leader) = (meta.len(), meta.blocks() * 512, head.creator.pid);
-    Ok(Listed { name: name.into(), bytes, resident, leader, state })
+    }
 }
 
 /// Removes segments that nobody owns, and with `resumable` also those that somebody might have gone on with. Returns their names.
 ///
 /// Proof that nobody does: no process holds a lock on it, and its creator is dead by process id and start time, or of another boot of the
-/// machine. An object without a header is a creation that was cut off, and is removed once it is some seconds old; anything else is left alone.
+/// machine. An object without a header is a creation that was cut off, and is removed once it is some seconds old; anything else is left alone, above all
+/// what has not a name of the form that segments get, or another mode.
 ///
 /// # Errors
 /// As [`list`]. A single object that cannot be removed is passed over.
