@@ -77,11 +77,14 @@ impl Leader<'_> {
             self.feeder_done |= Some(owner.slot) == self.shared.feeder_slot();
             return Ok(());
         }
-        if let (End::Exit(1), Some(words)) = (end, self.shared.slots.last_words(owner.slot)?) {
-            return Err(Failure::from_report(&words));
-        }
-        if end == End::Exit(EXIT_BUS_ERROR) {
-            return Err(self.bus_error(owner.slot)?);
+        // What was given up may have met its own end: others do its work, and meet again what is wrong.
+        if state != SlotState::Fenced {
+            if let (End::Exit(1), Some(words)) = (end, self.shared.slots.last_words(owner.slot)?) {
+                return Err(Failure::from_report(&words));
+            }
+            if end == End::Exit(EXIT_BUS_ERROR) {
+                return Err(self.bus_error(owner.slot)?);
+            }
         }
         if state == SlotState::Starting {
             self.false_start(end)?;

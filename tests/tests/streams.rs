@@ -261,10 +261,18 @@ fn whoever_dies_the_counts_are_the_same() {
     );
     // A worker that is believed dead reads a parcel that is freed meanwhile.
     cases.push("--inject leader.hung:error --inject scan.block:worker=0:delay=1500".into());
+    // It comes to one that was freed before it looked, while the leader is at its recovery.
+    cases.push("--inject recover.stripes:leader:delay=3000 --inject scan.block:worker=0:delay=1500".into());
     for case in cases {
         let ended = run(&format!("{K} {SMALL} -j 2 --worker-timeout 0.4 {case}"), &packed).exits(0);
         assert!(ended.stdout == expected, "{ended}other bytes");
     }
+    // The same while the others are at the drain.
+    let drains =
+        SMALL.replace("--stripe-bits 2", "--stripe-bits 4 --inject drain.claimed:worker=1:nth=all:delay=200");
+    let case = "--worker-timeout 0.4 --inject leader.hung:error --inject scan.block:worker=0:delay=1500";
+    let ended = run(&format!("{K} {drains} -j 2 {case}"), &packed).exits(0);
+    assert!(ended.stdout == expected, "{ended}other bytes");
     let again = format!("{K} {SMALL} -j 2 --inject feed.stored:worker=2:again:kill");
     let _ = run(&again, &packed).fails(4, &["parcel 0 of the input: 3 workers died on it"]);
 }
