@@ -15,6 +15,7 @@ use crate::launch::{Launcher, cannot_execute, find_binary, no_room};
 use crate::limits;
 use crate::page::record::{EVERY, Record};
 use crate::plan::{Plan, WorkerRule};
+use crate::recover::recover;
 use crate::totals::{ScanTotals, conserve, settle_left_out};
 use crate::watch::Watched;
 use kmer_worker::WorkError;
@@ -376,7 +377,8 @@ impl<'a> Leader<'a> {
                 Ok(None)
             }
             Err(e) => {
-                self.shared.slots.set_ended(owner, SlotState::Dead)?;
+                // It may have been a worker for a moment, and have claimed something.
+                recover(self.shared, owner)?;
                 if no_room(&e) { Ok(Some(e.to_string())) } else { Err(cannot_execute(launcher.binary(), &e)) }
             }
         }
