@@ -27,7 +27,7 @@ use kmer_worker::digest::digest;
 use kmer_worker::drain::{IMAGE_OFFSET, StripeSummary};
 use kmer_worker::shared::Shared;
 use kmer_worker::spool::{UNIT_FIELDS, UnitSummary};
-use shm_layout::segment::Segment;
+use shm_layout::place::path_of;
 use shm_layout::takeover::{self, State};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -231,14 +231,14 @@ pub fn remove_other(shared: &Shared) -> Result<(), Failure> {
         while is_running() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(10));
         }
-        match takeover::look(&other).map(|listed| listed.state) {
-            Ok(State::Resumable) => Segment::destroy(&other)?,
-            Ok(State::Running) => {
+        match takeover::remove(&other, |state| state == State::Resumable) {
+            Ok(Some(State::Running)) => {
                 let text = format!(
                     "segment {name:?}: expected to be the only one of its run, found {other:?} in use"
                 );
                 return Err(Failure::error(text).hint("wait for the leader of that one"));
             }
+            Err(e @ shm_layout::Error::Os { .. }) if path_of(&other).exists() => return Err(e.into()),
             // Gone already.
             _ => {}
         }

@@ -5,16 +5,18 @@
 //! | has ended well | nothing: all parcels are done with |
 //! | died, and may be replaced | another one makes the parcels that are missing: they depend on the input alone |
 //! | died, and may not be replaced | the leader feeds, between two looks at its workers |
-//! | died over standard input | the run ends: what it had read is gone |
+//! | was killed and does not die | the leader feeds, as above; the other's chunks stay its own until its death is seen |
+//! | died over standard input, or does not die | the run ends: what it had read is gone |
+//! | the same, but every parcel was made | nothing: workers need it no more |
 
 use crate::failure::Failure;
-use crate::launch::End;
 use crate::lead::Leader;
 use crate::watch::Watched;
 use kmer_worker::feed::{Feeder, STDIN};
 use kmer_worker::shared::Shared;
 use shm_layout::state::Phase;
 use shm_layout::words::{SlotState, Task};
+use std::fmt::Display;
 
 /// Whether the input of a run is standard input, or has it in it.
 pub fn reads_stdin(shared: &Shared) -> bool {
@@ -53,24 +55,43 @@ impl<'a> Leader<'a> {
     }
 
     /// Whether the leader must feed in this phase.
-    pub(crate) fn must_feed(&self, phase: Phase) -> bool {
-        phase == Phase::Scan
-            && self.shared.job.stream.is_some()
-            && !self.feeder_done
-            && self.feeder().is_none()
+    pub(crate) fn must_feed(&self, phase: Phase) -> Result<bool, Failure> {
+        if phase != Phase::Scan || self.shared.job.stream.is_none() || self.feeder_done {
+            return Ok(false);
+        }
+        if !self.feeder().is_none_or(Watched::is_lost) {
+            return Ok(false);
+        }
+        // One that has parcels of its own has still to free them.
+        Ok(self.own_feeder.is_some() || !self.is_fed()?)
     }
 
-    /// The leader's own feeder, in the feeder's slot.
+    /// Whether every parcel was made, or the scan is over: then nobody needs a feeder.
+    fn is_fed(&self) -> Result<bool, Failure> {
+        Ok(self.shared.state.phase()? != Phase::Scan || self.shared.parcels.all_settled()?)
+    }
+
+    /// The leader's own feeder, in the feeder's slot. Where somebody who does not die has that, it gets a generation of the leader's slot, which stays
+    /// free for the leader's other work: all that is asked of a feeder is that no other has its chunks.
     pub(crate) fn own_feeder(&mut self) -> Result<Feeder<'a>, Failure> {
         if let Some(feeder) = self.own_feeder.take() {
             return Ok(feeder);
         }
-        let slot = self
+        if reads_stdin(self.shared) {
+            return Err(stdin_is_gone("killed, and does not die"));
+        }
+        self.check_parcels()?;
+        let slots = &self.shared.slots;
+        let own = self
             .shared
             .feeder_slot()
             .ok_or_else(|| Failure::error("feeder: expected a stream, found none"))?;
-        let owner = self.shared.slots.start(slot)?;
-        self.shared.slots.change(owner, SlotState::Starting, SlotState::Running)?;
+        let (slot, state) = match self.feeder() {
+            None => (own, SlotState::Running),
+            Some(_) => ((slots.len() - 1) as u16, SlotState::Done),
+        };
+        let owner = slots.start(slot)?;
+        slots.change(owner, SlotState::Starting, state)?;
         Ok(Feeder::new(self.shared, owner, None)?)
     }
 
@@ -82,12 +103,18 @@ impl<'a> Leader<'a> {
         Ok(fed)
     }
 
-    /// What stands against another feeder after one has died.
-    pub(crate) fn after_feeder(&self, end: End) -> Result<(), Failure> {
-        if reads_stdin(self.shared) {
-            let text = format!("worker that reads standard input: {end}; what it had read is gone");
-            return Err(Failure::lost(text).hint("count a file: it can be read again"));
+    /// Whether another feeder is needed after one has died, and can be.
+    pub(crate) fn after_feeder(&mut self, why: impl Display) -> Result<(), Failure> {
+        self.check_parcels()?;
+        if self.is_fed()? {
+            self.feeder_done = true;
+            return Ok(());
         }
+        if reads_stdin(self.shared) { Err(stdin_is_gone(why)) } else { Ok(()) }
+    }
+
+    /// A parcel cannot be left out.
+    fn check_parcels(&self) -> Result<(), Failure> {
         for parcel in 0..self.shared.parcels.len() {
             if let Task::Poison { attempts } = self.shared.parcels.look(parcel)? {
                 return Err(Failure::lost(format!(
@@ -97,4 +124,9 @@ impl<'a> Leader<'a> {
         }
         Ok(())
     }
+}
+
+fn stdin_is_gone(why: impl Display) -> Failure {
+    let text = format!("worker that reads standard input: {why}; what it had read is gone");
+    Failure::lost(text).hint("count a file: it can be read again")
 }

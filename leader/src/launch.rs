@@ -11,6 +11,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
+use shm_layout::inject::{Point, at};
 use shm_layout::process::pidfd_open;
 use shm_layout::words::Owner;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -151,7 +152,7 @@ impl Launcher {
     /// Starts a worker, or one in place of a dead one.
     ///
     /// # Errors
-    /// When the system cannot start a process (any more).
+    /// When the system cannot start a process (any more), or not watch it. There is no process then, but there may have been one.
     pub fn launch(&self, owner: Owner, replacement: bool) -> std::io::Result<Running> {
         let feeds = self.feeder == Some(owner.slot);
         let input = if feeds { self.pass_input(true)? } else { None };
@@ -168,9 +169,9 @@ impl Launcher {
             .stdout(Stdio::from(self.lines.mouth.try_clone()?))
             .process_group(0)
             .spawn();
-        self.pass_input(false)?;
+        let closed = self.pass_input(false);
         let mut child = child?;
-        match pidfd_open(child.id()) {
+        match closed.and_then(|_| watch(&child)) {
             Ok(pidfd) => Ok(Running { owner, child, pidfd }),
             Err(e) => {
                 let _ = child.kill();
@@ -179,6 +180,12 @@ impl Launcher {
             }
         }
     }
+}
+
+/// What the end of a new process will be seen by.
+fn watch(child: &Child) -> std::io::Result<OwnedFd> {
+    at(Point::LaunchForked).map_err(|_| std::io::Error::from_raw_os_error(nix::libc::EMFILE))?;
+    pidfd_open(child.id())
 }
 
 /// Whether the system may start a process later: it has too many now, or too little memory or file descriptors.

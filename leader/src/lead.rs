@@ -15,6 +15,7 @@ use crate::launch::{Launcher, cannot_execute, find_binary, no_room};
 use crate::limits;
 use crate::page::record::{EVERY, Record};
 use crate::plan::{Plan, WorkerRule};
+use crate::recover::recover;
 use crate::totals::{ScanTotals, conserve, settle_left_out};
 use crate::watch::Watched;
 use kmer_worker::WorkError;
@@ -36,6 +37,8 @@ use std::time::{Duration, Instant};
 
 /// How long a leader waits between two looks at whether a parcel is wanted or there.
 const PARCEL_WAIT: Duration = Duration::from_millis(1);
+/// How long a leader that works alone waits for parcels before it looks whether the feeder hangs.
+const FEEDER_WAIT: Duration = Duration::from_millis(500);
 /// How long the end of a run waits for workers that have not attached yet.
 const LATE: Duration = Duration::from_secs(1);
 
@@ -195,6 +198,8 @@ struct Alone<'a, 'b> {
     shared: &'b Shared,
     feeder: Option<Feeder<'b>>,
     feeder_process: Option<&'a Watched>,
+    /// Since when it waits for that process.
+    began: Option<Instant>,
 }
 
 impl Surroundings for Alone<'_, '_> {
@@ -204,13 +209,16 @@ impl Surroundings for Alone<'_, '_> {
         self.console.look(self.shared);
         self.caught = self.caught.or_else(|| self.signals.caught());
         // A feeder that is gone has to be seen to.
-        self.caught.is_none() && self.feeder_process.is_none_or(|feeder| feeder.process.ended().is_none())
+        self.caught.is_none()
+            && self.feeder_process.is_none_or(|feeder| feeder.process.ended().is_none())
+            && self.began.is_none_or(|began| began.elapsed() < FEEDER_WAIT)
     }
 
     fn await_parcel(&mut self) -> Result<(), WorkError> {
         match &mut self.feeder {
             Some(feeder) => feeder.step().map(drop),
             None => {
+                self.began.get_or_insert_with(Instant::now);
                 std::thread::sleep(PARCEL_WAIT);
                 Ok(())
             }
@@ -369,7 +377,8 @@ impl<'a> Leader<'a> {
                 Ok(None)
             }
             Err(e) => {
-                self.shared.slots.set_ended(owner, SlotState::Dead)?;
+                // It may have been a worker for a moment, and have claimed something.
+                recover(self.shared, owner)?;
                 if no_room(&e) { Ok(Some(e.to_string())) } else { Err(cannot_execute(launcher.binary(), &e)) }
             }
         }
@@ -395,7 +404,9 @@ impl<'a> Leader<'a> {
                 let before = tasks.settled()?;
                 self.work_alone(phase)?;
                 self.bury()?;
-                if tasks.settled()? == before && self.feeder().is_none() && !self.must_feed(phase) {
+                self.look_for_hung()?;
+                let is_fed_by = self.feeder().is_some_and(|feeder| !feeder.is_lost());
+                if tasks.settled()? == before && !is_fed_by && !self.must_feed(phase)? {
                     let text = format!(
                         "phase {phase:?}: {before} of {} tasks are settled, and none is free",
                         tasks.len()
@@ -405,7 +416,7 @@ impl<'a> Leader<'a> {
                 continue;
             }
             at(Point::LeaderWait)?;
-            let feeds = self.must_feed(phase);
+            let feeds = self.must_feed(phase)?;
             if !feeds || !self.feed()? {
                 self.wait(if feeds { PARCEL_WAIT } else { Duration::MAX })?;
             }
@@ -445,13 +456,14 @@ impl<'a> Leader<'a> {
 
     /// The leader does what is left of the phase itself, in the slot behind the workers'.
     fn work_alone(&mut self, phase: Phase) -> Result<(), Failure> {
+        let feeder = if self.must_feed(phase)? { Some(self.own_feeder()?) } else { None };
         let owner = self.shared.slots.start((self.shared.slots.len() - 1) as u16)?;
         self.shared.slots.change(owner, SlotState::Starting, SlotState::Running)?;
-        let feeder = if self.must_feed(phase) { Some(self.own_feeder()?) } else { None };
         let slot = self.shared.feeder_slot();
         let feeder_process = self.running.iter().find(|w| Some(w.process.owner.slot) == slot);
         let (signals, console, shared) = (self.signals, &mut *self.console, self.shared);
-        let mut alone = Alone { signals, caught: None, console, shared, feeder, feeder_process };
+        let (caught, began) = (None, None);
+        let mut alone = Alone { signals, caught, console, shared, feeder, feeder_process, began };
         let mut worker = Worker::new(self.shared, owner).without_mapping();
         let done = match phase {
             Phase::Scan => worker.scan_all(&mut alone),

@@ -241,6 +241,8 @@ pub fn plan(args: &AnalysisArgs, given: Option<Source>, resumed: bool) -> Result
         room.free = None;
     }
     job.stripe_bits = args.debug.stripe_bits.unwrap_or_else(|| stripe_bits(&job, bases, params));
+    // A stripe has one key at least.
+    job.stripe_bits = job.stripe_bits.min(if job.direct { params.key_bits() } else { u32::MAX });
     job.part_bits = args
         .debug
         .part_bits

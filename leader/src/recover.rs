@@ -6,8 +6,8 @@
 //! | chunks of the dead that no DONE word reaches go back to FREE | the same | as above |
 //! | the slot becomes DEAD | the same | the slot still names a generation that has nothing: recovering it again changes nothing |
 //!
-//! So everything here may be done twice, and by two processes at once (I5). Claims may be taken from a worker that is only *believed* dead, since
-//! its commit will then fail; chunks are freed of the confirmed dead only.
+//! So everything here may be done again by the next leader (I5); there is one at a time, which holds the segment's lock.
+//! Claims may be taken from a worker that is only *believed* dead, since its commit will then fail; chunks are freed of the confirmed dead only.
 
 use crate::failure::Failure;
 use kmer_worker::shared::Shared;

@@ -4,8 +4,7 @@ use crate::failure::Failure;
 use clap::Args;
 use shm_layout::pin::{PIN_PREFIX, pin_name};
 use shm_layout::place::{name_in, path_of};
-use shm_layout::segment::Segment;
-use shm_layout::takeover::{Listed, State, list, sweep};
+use shm_layout::takeover::{self, Listed, State, list, sweep};
 use std::path::{Path, PathBuf};
 
 /// Options of `segments`.
@@ -50,16 +49,18 @@ fn remove(name: &str, dir: Option<&Path>, listed: &[Listed]) -> Result<String, F
     let Some(found) = found else {
         return Err(Failure::error(format!("segment {name:?}: expected one of yours, found none")));
     };
-    let (full, state) = (&found.name, found.state);
-    let may_go = matches!(state, State::Pinned | State::Orphan | State::Resumable)
-        || (state == State::Foreign && full.starts_with(PIN_PREFIX));
-    if !may_go {
-        return Err(Failure::error(format!(
-            "segment {name:?}: expected one that nobody uses, found it {state}"
-        )));
+    let full = &found.name;
+    let may_go = |state| {
+        matches!(state, State::Pinned | State::Orphan | State::Resumable)
+            || (state == State::Foreign && full.starts_with(PIN_PREFIX))
+    };
+    let state = if may_go(found.state) { takeover::remove(full, may_go)? } else { Some(found.state) };
+    match state {
+        None => Ok(format!("removed {full}\n")),
+        Some(state) => {
+            Err(Failure::error(format!("segment {name:?}: expected one that nobody uses, found it {state}")))
+        }
     }
-    Segment::destroy(full)?;
-    Ok(format!("removed {full}\n"))
 }
 
 /// What a segment is, and what to do about it.

@@ -315,7 +315,9 @@ impl Torture<'_> {
         let end = Instant::now() + Duration::from_secs(20);
         loop {
             takeover::sweep(None, false)?;
-            let is_left = |s: &takeover::Listed| s.leader == 0 && !self.before.contains(&s.name);
+            let is_left = |s: &takeover::Listed| {
+                s.leader == 0 && s.state != State::Foreign && !self.before.contains(&s.name)
+            };
             let Some(left) = takeover::list(None)?.into_iter().find(is_left) else { return Ok(()) };
             if Instant::now() > end {
                 let name = left.name;

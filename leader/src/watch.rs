@@ -77,29 +77,35 @@ impl Leader<'_> {
             self.feeder_done |= Some(owner.slot) == self.shared.feeder_slot();
             return Ok(());
         }
-        if let (End::Exit(1), Some(words)) = (end, self.shared.slots.last_words(owner.slot)?) {
-            return Err(Failure::from_report(&words));
-        }
-        if end == End::Exit(EXIT_BUS_ERROR) {
-            return Err(self.bus_error(owner.slot)?);
+        // What was given up may have met its own end: others do its work, and meet again what is wrong.
+        if state != SlotState::Fenced {
+            if let (End::Exit(1), Some(words)) = (end, self.shared.slots.last_words(owner.slot)?) {
+                return Err(Failure::from_report(&words));
+            }
+            if end == End::Exit(EXIT_BUS_ERROR) {
+                return Err(self.bus_error(owner.slot)?);
+            }
         }
         if state == SlotState::Starting {
             self.false_start(end)?;
         }
-        if Some(owner.slot) == self.shared.feeder_slot() {
+        let is_feeder = Some(owner.slot) == self.shared.feeder_slot();
+        if is_feeder {
             self.after_feeder(end)?;
         }
+        let is_needed = !is_feeder || !(self.feeder_done || self.own_feeder.is_some());
         self.deaths += 1;
         if let Some(record) = &mut self.record {
             record.death(owner.slot, end.to_string());
         }
         if end != End::Exit(EXIT_FENCED) {
-            self.console
-                .tell(&format!("worker {} ended too early ({end}); its work is done again", owner.slot));
+            let after = if is_needed { "its work is done again" } else { "its work is not needed any more" };
+            self.console.tell(&format!("worker {} ended too early ({end}); {after}", owner.slot));
         }
         match self.rule.on_death {
             OnWorkerDeath::Abort => Err(Failure::lost(format!("worker {}: {end}", owner.slot))),
             OnWorkerDeath::Degrade => Ok(()),
+            OnWorkerDeath::Respawn if !is_needed => Ok(()),
             OnWorkerDeath::Respawn if self.respawns < self.rule.max_respawns => {
                 self.respawns += 1;
                 if let Some(why) = self.launch(owner.slot, true)? {
@@ -108,7 +114,7 @@ impl Leader<'_> {
                 }
                 Ok(())
             }
-            OnWorkerDeath::Respawn if self.running.is_empty() && !self.must_feed(Phase::Scan) => {
+            OnWorkerDeath::Respawn if self.running.is_empty() && !self.must_feed(Phase::Scan)? => {
                 let text = format!(
                     "workers: expected at most {} to be replaced, found one more dead",
                     self.rule.max_respawns

@@ -116,6 +116,12 @@ pub enum Error {
         /// Its name below /dev/shm.
         name: String,
     },
+    /// Somebody removed the segment before it could be taken over.
+    #[error("segment \"{name}\": expected it to have its name, found that it was removed")]
+    Removed {
+        /// The name that it had.
+        name: String,
+    },
     /// A rule of `--inject` made a step fail.
     #[error("injected error at {point}")]
     Injected {

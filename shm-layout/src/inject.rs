@@ -44,6 +44,7 @@ points! {
     CreateFilled "create.filled" "leader: every structure is made, the magic is not there yet",
     CreatePublished "create.published" "leader: the segment can be attached to",
     LaunchSlot "launch.slot" "leader: a slot is STARTING, its worker is not started",
+    LaunchForked "launch.forked" "leader: a worker runs that nobody watches yet; with the action error there is no file descriptor for that",
     LaunchSpawned "launch.spawned" "leader: a worker was started",
     LeaderWait "leader.wait" "leader: about to wait for workers",
     LeaderHung "leader.hung" "leader: a worker made no progress for too long; with the action error it is not killed, as if it could not be",

@@ -78,6 +78,13 @@ fn random_name() -> Result<String> {
     Ok(format!("{NAME_PREFIX}{:032x}", u128::from_ne_bytes(bits)))
 }
 
+/// True when a segment may have got this name, or this path, from [`create`].
+pub(crate) fn is_drawn(name: &str) -> bool {
+    let file = name.rsplit('/').next().unwrap_or_default();
+    let is_digit = |c: u8| matches!(c, b'0'..=b'9' | b'a'..=b'f');
+    file.strip_prefix(NAME_PREFIX).is_some_and(|bits| bits.len() == 32 && bits.bytes().all(is_digit))
+}
+
 fn is_path(name: &str) -> bool {
     name.starts_with('/')
 }

@@ -289,6 +289,11 @@ impl Segment {
             return Err(Error::OutOfBounds { name: self.name().into(), offset, len: toc_bytes, limit });
         };
         let place = self.arena_place()?;
+        if place.chunk_bytes == 0 || !place.chunk_bytes.is_multiple_of(4096) {
+            let (name, what) = (self.name().into(), "bytes of a chunk");
+            let (expected, found) = ("a multiple of 4096".into(), place.chunk_bytes.to_string());
+            return Err(Error::Damaged { name, what, expected, found });
+        }
         let plan = Plan {
             toc_bytes: toc_bytes as usize,
             chunk_bytes: place.chunk_bytes,

@@ -161,6 +161,15 @@ impl Slots {
         Ok(slot.generation == owner.generation && slot.state == SlotState::Running)
     }
 
+    /// True when the owner was given up: whatever it finds wrong may come from that.
+    ///
+    /// # Errors
+    /// [`Error::Word`] when the word is damaged.
+    pub fn is_fenced(&self, owner: Owner) -> Result<bool> {
+        let Slot { state, generation } = self.look(owner.slot)?;
+        Ok(generation != owner.generation || matches!(state, SlotState::Fenced | SlotState::Dead))
+    }
+
     /// Sets the slot's state whatever it was, for the leader that has proof of the worker's end.
     ///
     /// # Errors

@@ -4,13 +4,16 @@
 //! locks (fcntl(2)), which the kernel releases with the process and which no process id can fake. Whoever takes over must get the lock of
 //! byte 0, find byte 1 unlocked, and find that the creator in the header is dead by process id *and* start time. Of two that try, one gets the lock.
 //!
+//! Whoever removes a segment holds the lock of byte 0 as well while it judges it and takes its name away. So a run that is being taken over is not removed,
+//! and who gets the lock of one that was removed meanwhile sees that it has no name any more.
+//!
 //! What a death in here leaves: the locks go with the process; the creator's identity in the header is written after the locks are had, word by
 //! word, and a half-written one names no living process. So the next one takes over just the same (I5).
 
 use crate::error::{Error, Result};
 use crate::inject::{Point, at};
-use crate::pin::PIN_PREFIX;
-use crate::place::{self, open_by_name, path_of};
+use crate::pin::{PIN_PREFIX, pin_name};
+use crate::place::{self, is_drawn, open_by_name, path_of};
 use crate::process::{Identity, boot_digest, pidfd_open, pidfd_send};
 use crate::segment::{
     BOOT, CREATOR_PID, CREATOR_START, FLAG_PINNED, FLAG_RESUMABLE, FLAGS, LAYOUT_VERSION, MAGIC, NAME_PREFIX,
@@ -18,7 +21,7 @@ use crate::segment::{
 };
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -101,12 +104,15 @@ impl Segment {
     /// Becomes the leader of an attached segment whose leader and workers are dead; `None` while one of them lives.
     ///
     /// # Errors
-    /// [`Error::Os`].
+    /// [`Error::Removed`] when somebody removed it first; [`Error::Os`].
     pub fn take_over(self: &Arc<Self>) -> Result<Option<SoleUser>> {
         if !self.lock_as_leader()? {
             return Ok(None);
         }
         let Some(file) = self.map().file() else { return Ok(None) };
+        if file.metadata().map_err(|e| os("look at", self.name(), e))?.nlink() == 0 {
+            return Err(Error::Removed { name: self.name().into() });
+        }
         let head = Head::read(self.name(), file)?;
         if is_locked(file, WORKER_BYTE).map_err(|e| os("lock", self.name(), e))? || head.creator_is_alive() {
             return Ok(None);
@@ -247,46 +253,169 @@ const HEADLESS_AGE_SECONDS: u64 = 5;
 /// # Errors
 /// [`Error::Os`] when there is none; [`Error::Damaged`] when it is not ours.
 pub fn look(name: &str) -> Result<Listed> {
-    let file = open_by_name(name, OFlag::O_RDWR)?;
+    look_at(name, &open_by_name(name, OFlag::O_RDWR)?)
+}
+
+fn look_at(name: &str, file: &File) -> Result<Listed> {
     let meta = file.metadata().map_err(|e| os("look at", name, e))?;
     let me = nix::unistd::geteuid().as_raw();
     if meta.uid() != me || !meta.is_file() {
         let (expected, found) = (format!("a file of user {me}"), format!("one of user {}", meta.uid()));
         return Err(Error::Damaged { name: name.into(), what: "owner", expected, found });
     }
-    let head = Head::read(name, &file)?;
-    let locked = [LEADER_BYTE, WORKER_BYTE].into_iter().any(|byte| is_locked(&file, byte).unwrap_or(true));
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    let state = if locked {
-        State::Running
-    } else if head.version == 0 && head.magic == 0 {
+    // In this order: who has a lock may be writing the header.
+    let is_used = [LEADER_BYTE, WORKER_BYTE].into_iter().any(|byte| is_locked(file, byte).unwrap_or(true));
+    let head = Head::read(name, file)?;
+    let state = judge(name, file, &meta, (is_used, &head));
+    let (bytes, resident, leader) = (meta.len(), meta.blocks() * 512, head.creator.pid);
+    Ok(Listed { name: name.into(), bytes, resident, leader, state })
+}
+
+/// Whose the object is. Only what has a name that we give and the mode that we give is ours to judge; a pinned segment gets its name when it is whole.
+fn judge(name: &str, file: &File, meta: &Metadata, (is_used, head): (bool, &Head)) -> State {
+    let is_pin = name.starts_with(PIN_PREFIX) && pin_name(name).is_ok();
+    if !(is_pin || is_drawn(name)) || meta.mode() & 0o777 != 0o600 {
+        return State::Foreign;
+    }
+    if is_used {
+        return State::Running;
+    }
+    let is_whole = head.magic == MAGIC && head.version == LAYOUT_VERSION;
+    if is_pin {
+        let is_pinned = is_whole && head.flags & FLAG_PINNED != 0;
+        return if is_pinned { State::Pinned } else { State::Foreign };
+    }
+    if head.version == 0 && head.magic == 0 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let is_old = now.saturating_sub(meta.mtime().max(0) as u64) > HEADLESS_AGE_SECONDS;
         // Without a header and a lock it is a creation that was cut off, unless it was made this very moment.
-        if is_old { State::Orphan } else { State::Running }
-    } else if (head.magic != MAGIC && head.magic != 0) || head.version != LAYOUT_VERSION {
+        return if is_old { State::Orphan } else { State::Running };
+    }
+    if (head.magic != MAGIC && head.magic != 0) || head.version != LAYOUT_VERSION {
         State::Foreign
-    } else if head.flags & FLAG_PINNED != 0 && head.magic == MAGIC && name.starts_with(PIN_PREFIX) {
-        State::Pinned
     } else if head.creator_is_alive() {
         State::Running
-    } else if head.flags & FLAG_RESUMABLE != 0 && head.magic == MAGIC && check_object(name, &file).is_ok() {
+    } else if head.flags & FLAG_RESUMABLE != 0 && is_whole && check_object(name, file).is_ok() {
         State::Resumable
     } else {
         State::Orphan
-    };
-    let (bytes, resident, leader) = (meta.len(), meta.blocks() * 512, head.creator.pid);
-    Ok(Listed { name: name.into(), bytes, resident, leader, state })
+    }
+}
+
+/// Removes the segment `name` if it is in a state that may go; else says in which it is. The look is taken under the leader's lock.
+///
+/// # Errors
+/// [`Error::Os`] when there is none any more, or it cannot be removed; [`Error::Damaged`] when it is not ours.
+pub fn remove(name: &str, may_go: impl Fn(State) -> bool) -> Result<Option<State>> {
+    let file = open_by_name(name, OFlag::O_RDWR)?;
+    if !try_lock(&file, libc::F_WRLCK, LEADER_BYTE).map_err(|e| os("lock", name, e))? {
+        return Ok(Some(State::Running));
+    }
+    let found = look_at(name, &file)?.state;
+    if !may_go(found) {
+        return Ok(Some(found));
+    }
+    if !is_named(name, &file).map_err(|e| os("look at", name, e))? {
+        // Another got the name meanwhile.
+        return Ok(Some(State::Running));
+    }
+    place::remove(name).map(|()| None)
+}
+
+/// Whether the name is this object's.
+fn is_named(name: &str, file: &File) -> std::io::Result<bool> {
+    let (named, own) = (std::fs::symlink_metadata(path_of(name))?, file.metadata()?);
+    Ok((named.dev(), named.ino()) == (own.dev(), own.ino()))
 }
 
 /// Removes segments that nobody owns, and with `resumable` also those that somebody might have gone on with. Returns their names.
 ///
 /// Proof that nobody does: no process holds a lock on it, and its creator is dead by process id and start time, or of another boot of the
-/// machine. An object without a header is a creation that was cut off, and is removed once it is some seconds old; anything else is left alone.
+/// machine. An object without a header is a creation that was cut off, and is removed once it is some seconds old; anything else is left alone, above all
+/// what has not a name of the form that segments get, or another mode.
 ///
 /// # Errors
 /// As [`list`]. A single object that cannot be removed is passed over.
 pub fn sweep(dir: Option<&Path>, resumable: bool) -> Result<Vec<String>> {
     let is_left = |state| state == State::Orphan || (resumable && state == State::Resumable);
     let left = list(dir)?.into_iter().filter(|found| is_left(found.state));
-    Ok(left.filter(|found| Segment::destroy(&found.name).is_ok()).map(|found| found.name).collect())
+    let is_removed = |found: &Listed| matches!(remove(&found.name, is_left), Ok(None));
+    Ok(left.filter(is_removed).map(|found| found.name).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::segment::Plan;
+    use std::path::PathBuf;
+
+    const BUILD: u64 = 7;
+
+    /// A directory that goes when the test ends.
+    struct Place(PathBuf);
+
+    impl Place {
+        fn new(test: &str) -> Self {
+            let place = std::env::temp_dir().join(format!("takeover-{}-{test}", std::process::id()));
+            std::fs::create_dir(&place).expect("a directory");
+            Self(place)
+        }
+
+        /// A resumable segment that its leader left; this process counts as dead where it asks itself.
+        fn left(&self) -> String {
+            let plan = Plan { toc_bytes: 4096, chunk_bytes: 4096, chunks: 1, build: BUILD };
+            let segment = Segment::create(Some(&self.0), &plan).expect("made");
+            segment.publish().and_then(|()| segment.mark_resumable()).expect("mapped");
+            segment.set_removes(false);
+            segment.name().into()
+        }
+    }
+
+    impl Drop for Place {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "needs files that are shared")]
+    fn a_segment_that_was_taken_over_since_is_not_removed() {
+        let place = Place::new("taken");
+        let name = place.left();
+        // This is what a sweep has seen, and here somebody comes before it acts.
+        assert_eq!(list(Some(&place.0)).expect("listed")[0].state, State::Resumable);
+        let segment = Segment::attach(&name, BUILD).expect("sound");
+        assert!(segment.take_over().expect("ours").is_some());
+        assert_eq!(remove(&name, |_| true).expect("a look"), Some(State::Running));
+        assert!(path_of(&name).exists(), "a run lost its segment");
+        drop(segment);
+        assert_eq!(remove(&name, |state| state == State::Orphan).expect("a look"), Some(State::Resumable));
+        assert_eq!(remove(&name, |state| state == State::Resumable).expect("removed"), None);
+        assert!(!path_of(&name).exists() && remove(&name, |_| true).is_err());
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "needs files that are shared")]
+    fn a_segment_that_was_removed_since_is_not_taken_over() {
+        let place = Place::new("removed");
+        let name = place.left();
+        let segment = Segment::attach(&name, BUILD).expect("sound");
+        assert_eq!(sweep(Some(&place.0), true).expect("swept"), [name.as_str()]);
+        let taken = segment.take_over();
+        assert!(matches!(taken, Err(Error::Removed { name: of }) if of == name));
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "needs files that are shared")]
+    fn while_it_is_judged_nobody_takes_it_over() {
+        let place = Place::new("judged");
+        let name = place.left();
+        let segment = Segment::attach(&name, BUILD).expect("sound");
+        let tries = |_| {
+            assert!(segment.take_over().expect("a try").is_none());
+            false
+        };
+        assert_eq!(remove(&name, tries).expect("a look"), Some(State::Resumable));
+        assert!(segment.take_over().expect("ours").is_some());
+    }
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 use kmer_tests::data::Rng;
 use kmer_tests::engine::{bin, leader};
 use kmer_tests::fault::{SMALL, Small, in_parallel, run, segments_of, within};
-use kmer_worker::job::build_id;
+use kmer_worker::job::{Job, build_id};
 use kmer_worker::seal;
+use kmer_worker::shared::Shared;
 use shm_layout::segment::Segment;
 
 /// A segment of ours in /dev/shm that goes when the test ends.
@@ -111,10 +112,16 @@ fn chunk(bytes: &[u8], key: u64) -> (usize, usize) {
 
 /// The bytes of a segment whose leader was killed in `point`, and the relation and result of its run.
 fn left(small: &Small, point: &str) -> Vec<u8> {
+    left_of(small, point, SMALL)
+}
+
+/// The same of a run with these capacities.
+fn left_of(small: &Small, point: &str, capacities: &str) -> Vec<u8> {
     // Resuming goes to the directory of the run, so it is one that stays.
     let dir = small.path().parent().expect("a directory").to_owned();
-    let words =
-        format!("--all -k 21 -j 2 -q {SMALL} --memory 600K --resumable -o out --inject {point}:leader:kill");
+    let words = format!(
+        "--all -k 21 -j 2 -q {capacities} --memory 600K --resumable -o out --inject {point}:leader:kill"
+    );
     let mut args: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
     args.push(small.path().to_string_lossy().into_owned());
     let end = run(&dir, &args, |_| ());
@@ -219,6 +226,51 @@ fn a_single_altered_word_gives_no_other_answer() {
     let [refused, same] = counts.into_inner().expect("no panic");
     println!("{refused} refused, {same} right");
     assert!(refused > 100, "{refused} refused: the test tests little");
+}
+
+/// Numbers that others are computed from, with the digest over them written anew.
+#[test]
+fn numbers_that_nobody_can_work_with_are_refused() {
+    let small = Small::new(44, 200);
+    let bytes = left_of(&small, "drain.opened", &SMALL.replace("--stripe-bits 2", "--stripe-bits 9"));
+    let entry = |key: u64| {
+        let mut entries = (0..16).map(|i| 4096 + 32 + 24 * i);
+        entries.find(|at| word(&bytes, *at) == key).expect("the key")
+    };
+    let put = |at: usize, new: u64| {
+        let mut altered = bytes.clone();
+        altered[at..at + 8].copy_from_slice(&new.to_le_bytes());
+        altered
+    };
+    // A job of other numbers, as long as that of the run.
+    let job = |change: fn(&mut Job)| {
+        let (at, len) = chunk(&bytes, 0x4b4d_0002);
+        let mut job = Job::decode(&bytes[at..at + len]).expect("the run's");
+        change(&mut job);
+        let encoded = job.encode().expect("a job");
+        let mut altered = bytes.clone();
+        altered[at..at + encoded.len()].copy_from_slice(&encoded);
+        altered
+    };
+    let cases = [
+        ("chunks without bytes", put(48, 0)),
+        ("chunks of one byte", put(48, 1)),
+        ("no slots", put(entry(0x4b4d_0003) + 16, 0)),
+        ("more stripes than keys", job(|job| (job.direct, job.k, job.stripe_bits) = (true, 4, 9))),
+        ("too many keys", job(|job| job.direct = true)),
+    ];
+    for (what, altered) in cases {
+        let planted = Planted::new(&altered);
+        planted.seal();
+        assert!(Shared::attach(&planted.0).is_err(), "{what}: attached to");
+        worker(&planted.0, "9");
+        for workers in ["0", "1"] {
+            let dir = tempfile::tempdir().expect("a directory");
+            let end = run(dir.path(), &["resume", &planted.0, "-q", "-j", workers, "-o", "altered"], |_| ());
+            assert_eq!(end.code(), Some(1), "{what}: {}", end.told);
+            assert!(end.stderr.contains("kmer-leader: error: "), "{what}: {}", end.told);
+        }
+    }
 }
 
 /// What the sums over units and stripes see by themselves: a unit that is lost, twice there, or another.

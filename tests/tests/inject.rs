@@ -413,3 +413,19 @@ fn errors_end_a_run_with_their_text() {
         no_temporary_file(dir.path(), &told);
     });
 }
+
+/// A worker that ran for a moment before it was killed may have claimed a unit.
+#[test]
+fn a_worker_that_cannot_be_watched_is_recovered_from() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let forked = "--inject launch.forked:leader:nth=2";
+    let words = format!(
+        "--all -k 21 {SMALL} -j 2 -o out --inject worker.running:worker=0:delay=2000 {forked}:delay=1000 {forked}:error --inject scan.claimed:worker=1:delay=30000"
+    );
+    let mut args: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
+    args.push(relation().path().to_str().expect("a plain path").to_owned());
+    let end = run(dir.path(), &args, |_| ());
+    assert_eq!(end.code(), Some(0), "{}", end.told);
+    assert!(end.stderr.contains("could start only 1 of 2 workers"), "{}", end.told);
+    assert!(fs::read(dir.path().join("out")).expect("a result") == reference("21"), "{}", end.told);
+}

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use kmer_tests::data::Rng;
 use kmer_tests::engine::{Engine, bin, leader};
@@ -175,6 +175,42 @@ fn what_lies_in_a_directory_and_is_no_segment() {
     assert_eq!(names(dir.path()).len(), 4);
     let _ = engine(&path("kmer.text"), "-j 1").run().fails(1, &["kmer.text", "expected a directory"]);
     let _ = engine(&path("nowhere"), "-j 1").run().fails(1, &["nowhere", "No such file"]);
+}
+
+/// What a creation leaves that was cut off has no header, so other people's files must be told from it by name and mode.
+#[test]
+fn files_of_others_are_left_alone() {
+    let (dir, bits) = (place(), "0123456789abcdef0123456789abcdef");
+    let write = |name: &str, bytes: usize, mode: u32| {
+        let path = dir.path().join(name);
+        fs::write(&path, vec![0; bytes]).expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("ours");
+        let file = fs::File::options().write(true).open(&path).expect("there");
+        file.set_modified(SystemTime::now() - Duration::from_secs(60)).expect("an old file");
+    };
+    let others = [
+        ("kmer.log".to_owned(), 0, 0o600),
+        ("kmer.bin".into(), 70_000, 0o600),
+        (format!("kmer.{}", &bits[1..]), 70_000, 0o600),
+        (format!("kmer.{bits}0"), 70_000, 0o600),
+        (format!("kmer.{}", bits.to_uppercase()), 70_000, 0o600),
+        (format!("kmer.{bits}"), 70_000, 0o644),
+        ("kmer.pin.mine".into(), 70_000, 0o600),
+    ];
+    others.iter().for_each(|(name, bytes, mode)| write(name, *bytes, *mode));
+    // And one that a creator left.
+    let cut_off = format!("kmer.{}", bits.replace('0', "f"));
+    write(&cut_off, 70_000, 0o600);
+    let listed = leader().args(["segments", "--segment-dir"]).arg(dir.path()).run().exits(0);
+    assert_eq!(listed.text().matches(" foreign ").count(), others.len(), "{listed}");
+    let ended = engine(dir.path(), "-j 1").run().exits(0);
+    assert_eq!(ended.stderr.matches("removed shared-memory segment").count(), 1, "{ended}");
+    assert!(ended.stderr.contains(&cut_off), "{ended}");
+    let _ = leader().args(["segments", "--gc", "--segment-dir"]).arg(dir.path()).run().exits(0);
+    let (mut left, mut expected) = (names(dir.path()), others.map(|(name, ..)| name).to_vec());
+    left.sort();
+    expected.sort();
+    assert_eq!(left, expected);
 }
 
 /// A relation of reads without a pattern, of which each is there twice.

@@ -148,6 +148,18 @@ fn files_are_one_set_of_rows_or_a_row_each() {
     }
 }
 
+/// Where keys are counted directly, more stripes than keys are asked for in vain.
+#[test]
+fn a_stripe_has_one_key_at_least() {
+    let reads = Reads::new(42, 60);
+    let file = reads.write("reads", &reads.fasta(50, "\n"));
+    for k in [4, 5, 10, 12] {
+        let run = |more: &str| counted(&[&file], &format!("-k {k} -j 2 {more}"));
+        check(&run("--stripe-bits 13"), k, &reads.expected(k));
+        assert!(run("--stripe-bits 13").stdout == run("").stdout, "k {k}: other bytes");
+    }
+}
+
 /// A chromosome is shared by all workers, and is read in pieces.
 #[test]
 fn one_long_record_keeps_all_workers_busy() {

@@ -179,6 +179,17 @@ fn standard_input_may_be_slow_and_is_there_once() {
     // The feeder is in the slot behind the workers'.
     let killed = slow_pipe(&plain).words(&format!("{K} {SMALL} -j 2 --inject feed.committed:worker=2:kill"));
     let _ = killed.run().fails(4, &["standard input", "gone"]);
+    let undead =
+        "--worker-timeout 0.4 --inject leader.hung:error --inject feed.committed:worker=2:delay=9000";
+    let undead = slow_pipe(&plain).words(&format!("{K} {SMALL} -j 2 {undead}"));
+    let _ = undead.run().fails(4, &["standard input", "does not die", "gone"]);
+    // When all of it is in parcels nothing is lost.
+    for point in ["worker.leaving", "worker.done"] {
+        let killed = slow_pipe(&plain).words(&format!("{K} {SMALL} -j 2 --inject {point}:worker=2:kill"));
+        let ended = killed.run().exits(0);
+        assert!(ended.stdout == expected, "{ended}other bytes");
+        assert!(ended.stderr.contains("worker 2 ended too early"), "{ended}");
+    }
     let _ = slow_pipe(&plain).words("--resumable").run().fails(2, &["--resumable", "standard input"]);
     let _ = slow_pipe(&plain).arg("-").run().fails(2, &["expected standard input once, found it 2 times"]);
     let _ = slow_pipe(&plain)
@@ -261,10 +272,23 @@ fn whoever_dies_the_counts_are_the_same() {
     );
     // A worker that is believed dead reads a parcel that is freed meanwhile.
     cases.push("--inject leader.hung:error --inject scan.block:worker=0:delay=1500".into());
+    // It comes to one that was freed before it looked, while the leader is at its recovery.
+    cases.push("--inject recover.stripes:leader:delay=3000 --inject scan.block:worker=0:delay=1500".into());
+    // A feeder that is not dead when it should be: the leader feeds, with workers or alone, until the other comes back and leaves.
+    let undead = "--inject leader.hung:error --inject feed.claimed:worker=2:nth=3";
+    cases.push(format!("{undead}:delay=5000"));
+    cases.push(format!("{undead}:delay=5000 --inject scan.stored:worker=0:kill --inject scan.stored:worker=1:kill --on-worker-death degrade"));
+    cases.push("--inject feed.claimed:worker=2:nth=3:stop --inject scan.stored:worker=0:kill --inject scan.stored:worker=1:kill --on-worker-death degrade".into());
     for case in cases {
         let ended = run(&format!("{K} {SMALL} -j 2 --worker-timeout 0.4 {case}"), &packed).exits(0);
         assert!(ended.stdout == expected, "{ended}other bytes");
     }
+    // The same while the others are at the drain.
+    let drains =
+        SMALL.replace("--stripe-bits 2", "--stripe-bits 4 --inject drain.claimed:worker=1:nth=all:delay=200");
+    let case = "--worker-timeout 0.4 --inject leader.hung:error --inject scan.block:worker=0:delay=1500";
+    let ended = run(&format!("{K} {drains} -j 2 {case}"), &packed).exits(0);
+    assert!(ended.stdout == expected, "{ended}other bytes");
     let again = format!("{K} {SMALL} -j 2 --inject feed.stored:worker=2:again:kill");
     let _ = run(&again, &packed).fails(4, &["parcel 0 of the input: 3 workers died on it"]);
 }

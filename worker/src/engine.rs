@@ -136,7 +136,8 @@ impl<'a> Worker<'a> {
         figures.iter().try_for_each(|(f, value)| Ok(self.shared.slots.add(self.owner.slot, *f, *value)?))
     }
 
-    /// Gives a task back for which there was no room, and waits for more; true when it may be tried again.
+    /// Gives a task back for which there was no room, and waits for more; false when none came in time. Who is to leave meanwhile learns that where
+    /// it claims.
     fn make_room(
         &self,
         tasks: &TaskWords,
@@ -147,8 +148,9 @@ impl<'a> Worker<'a> {
         tasks.give_back(task, claim)?;
         at(Point::RoomWait)?;
         let start = Instant::now();
-        while start.elapsed() < ROOM_WAIT && around.may_go_on() && self.may_claim()? {
-            if self.shared.state.recoveries()? != recoveries {
+        while start.elapsed() < ROOM_WAIT {
+            let is_over = !around.may_go_on() || !self.may_claim()?;
+            if is_over || self.shared.state.recoveries()? != recoveries {
                 return Ok(true);
             }
             self.shared.slots.add(self.owner.slot, Figure::Progress, 1)?;
@@ -320,5 +322,38 @@ impl<'a> Worker<'a> {
             self.add_figures(&[(Figure::Stripes, 1), (Figure::DrainNanos, nanos), (Figure::Progress, 1)])?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::tests::job;
+    use crate::shared::{Given, Sizes};
+    use shm_layout::words::SlotState;
+
+    /// Surroundings that want the work to be left after some looks.
+    struct Leaving(u32);
+
+    impl Surroundings for Leaving {
+        fn idle(&mut self) {}
+
+        fn may_go_on(&mut self) -> bool {
+            self.0 = self.0.saturating_sub(1);
+            self.0 > 0
+        }
+    }
+
+    #[test]
+    fn who_is_to_leave_has_not_waited_for_room_in_vain() {
+        let sizes = Sizes { unit_blocks: 1, slots: 2, workers: 1, trace: 0, chunk_bytes: 4096, chunks: 2 };
+        let shared = Shared::create(None, job(&[("a", 4)]), &sizes, &Given::default()).expect("a segment");
+        let owner = shared.slots.start(0).expect("free");
+        shared.slots.change(owner, SlotState::Starting, SlotState::Running).expect("a slot");
+        let claim = shared.units.claim(0, owner).expect("sound").expect("free");
+        let (worker, recoveries) = (Worker::new(&shared, owner), shared.state.recoveries().expect("mapped"));
+        let again = worker.make_room(&shared.units, (0, claim), recoveries, &mut Leaving(3));
+        assert!(again.expect("no error"), "the arena is full only when the time is up");
+        assert!(matches!(shared.units.look(0), Ok(Task::Free { .. })));
     }
 }

@@ -85,6 +85,7 @@ impl WorkError {
             Self::Segment(shm_layout::Error::NoRoom { .. }) => Some(
                 "make the shared-memory file system larger (mount -o remount,size=... /dev/shm, docker run --shm-size=...), or lay the segment in a directory on a disk: --segment-dir DIR".into(),
             ),
+            Self::Segment(shm_layout::Error::Removed { .. }) => Some("begin the run anew".into()),
             Self::Segment(shm_layout::Error::ArenaFull { .. }) => Some("allow more memory with --memory".into()),
             _ => None,
         };

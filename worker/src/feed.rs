@@ -261,6 +261,10 @@ pub fn take<'a>(
     let fenced = || shm_layout::Error::Fenced { slot: owner.slot, generation: owner.generation };
     let before = shared.parcels.look(parcel)?;
     let Task::Done { head, .. } = before else { return Err(fenced().into()) };
+    // It was there when this worker had waited for it, and is done with.
+    if head == NOTHING {
+        return Err(fenced().into());
+    }
     text.clear();
     let copied = shared.arena.open(head).and_then(|chain| {
         let bytes = chain.len() as usize;

@@ -112,7 +112,8 @@ fn count(args: &Args) -> Result<i32, WorkError> {
     let _ = shared.slots.set(owner.slot, Figure::Pid, std::process::id().into());
     match work(args, &shared, owner) {
         Ok(()) => Ok(0),
-        Err(e) if e.is_fenced() => Ok(EXIT_FENCED),
+        // What others have done with its work meanwhile is no error of the run.
+        Err(e) if e.is_fenced() || shared.slots.is_fenced(owner)? => Ok(EXIT_FENCED),
         Err(e) => Ok(report(&shared, owner, &e)),
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::error::WorkError;
 use crate::job::Job;
-use kmer::direct::DirectCounter;
+use kmer::direct::{self, DirectCounter};
 use kmer::keys::{self, KeySorter};
 use kmer::minimizer::Dealer;
 use kmer::params::Params;
@@ -16,6 +16,15 @@ pub(crate) enum Method {
     Keys(Box<KeySorter>),
     /// As sums of each unit.
     Direct(Box<DirectCounter>),
+}
+
+/// Whether the job's numbers go with the way that it asks for.
+pub(crate) fn suits(job: &Job, params: Params) -> bool {
+    let by_keys = keys::suits(params);
+    let least = if by_keys { keys::least_stripe_bits(params) } else { 0 };
+    !job.direct
+        || (by_keys || params.key_bits() <= direct::MAX_KEY_BITS)
+            && (least..=params.key_bits()).contains(&job.stripe_bits)
 }
 
 impl Method {

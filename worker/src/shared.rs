@@ -18,6 +18,7 @@
 
 use crate::error::WorkError;
 use crate::job::{Job, build_id};
+use crate::method;
 use crate::seal;
 use crate::spool::digest;
 use crate::trace::Trace;
@@ -296,7 +297,11 @@ impl Shared {
     /// The numbers in the segment must fit each other before anything is computed from them (I6).
     fn check(&self) -> Result<(), WorkError> {
         let (blocks, unit_blocks) = (self.state.total_blocks()?, self.state.unit_blocks()?);
+        let (slots, feeders) = (self.slots.len(), usize::from(self.job.stream.is_some()));
         let fits = self.job.stripe_bits <= 16
+            && method::suits(&self.job, self.job.params()?)
+            && slots > feeders
+            && slots <= usize::from(u16::MAX)
             && self.stripes.len() == self.job.stripes()
             && self.units.len() as u64 == blocks.div_ceil(unit_blocks)
             && self.job.part_bits.saturating_add(self.job.pass_bits) <= self.job.stripe_bits
@@ -306,7 +311,7 @@ impl Shared {
             && blocks == self.job.blocks_to_claim()
             && unit_blocks <= 1 << 20
             && self.parcels.len() == self.job.stream.map_or(0, |stream| stream.parcels as usize)
-            && (self.job.stream.is_none() || (unit_blocks == 1 && self.slots.len() > 1))
+            && (self.job.stream.is_none() || unit_blocks == 1)
             && self.drain.len >= DrainOrder::estimate(self.job.stripes());
         if fits { Ok(()) } else { Err(WorkError::Job("its sizes do not fit the segment's".into())) }
     }
