@@ -9,6 +9,7 @@
 //! segment is in. Whatever is done between two phases depends on settled units alone, so that doing it again comes to the same bytes.
 
 use crate::console::Console;
+use crate::dense::write::Writer;
 use crate::failure::Failure;
 use crate::feed::reads_stdin;
 use crate::launch::{Launcher, cannot_execute, find_binary, no_room};
@@ -39,6 +40,10 @@ use std::time::{Duration, Instant};
 const PARCEL_WAIT: Duration = Duration::from_millis(1);
 /// How long a leader that works alone waits for parcels before it looks whether the feeder hangs.
 const FEEDER_WAIT: Duration = Duration::from_millis(500);
+/// The same for a stripe that is to be written.
+const STRIPE_WAIT: Duration = Duration::from_millis(5);
+/// Stripes that are written between two looks at the workers.
+const STRIPES_AT_A_TIME: u32 = 16;
 /// How long the end of a run waits for workers that have not attached yet.
 const LATE: Duration = Duration::from_secs(1);
 
@@ -107,7 +112,7 @@ impl Signals {
     }
 }
 
-/// Runs `plan` up to the published stripes, or goes on with it in a segment that was taken over.
+/// Runs `plan` up to the published stripes, or goes on with it in a segment that was taken over. A `dense` file follows the drain.
 ///
 /// # Errors
 /// Everything that ends a run without a result; workers are gone then and the segment is removed.
@@ -116,6 +121,7 @@ pub fn lead(
     resumed: Option<Shared>,
     signals: &Signals,
     console: &mut Console,
+    dense: Option<&mut Writer>,
 ) -> Result<Outcome, Failure> {
     if plan.workers.workers > 0 {
         find_binary()?;
@@ -134,6 +140,7 @@ pub fn lead(
     let resumable = shared.segment.is_resumable()?;
     let mut leader = Leader::new(&shared, plan, signals, console)?;
     leader.record = plan.page.then(|| Record::begin(&shared));
+    leader.dense = dense;
     let killed_before = limits::oom_kills();
     let result = leader.run(plan);
     leader.stop(result.is_ok(), resumable);
@@ -188,6 +195,7 @@ pub(crate) struct Leader<'a> {
     pub(crate) feeder_done: bool,
     pub(crate) own_feeder: Option<Feeder<'a>>,
     pub(crate) record: Option<Record>,
+    dense: Option<&'a mut Writer>,
 }
 
 /// The leader at a worker's work.
@@ -260,6 +268,7 @@ impl<'a> Leader<'a> {
             feeder_done: false,
             own_feeder: None,
             record: None,
+            dense: None,
         })
     }
 
@@ -291,6 +300,9 @@ impl<'a> Leader<'a> {
             }
         } else {
             self.check_order(&order)?;
+        }
+        if let Some(dense) = &mut self.dense {
+            dense.begin(plan, &order.order)?;
         }
         if phase < Phase::Finished {
             // Only now: before the drain is open, units that were given up may come back and bring stripes over the threshold.
@@ -417,14 +429,36 @@ impl<'a> Leader<'a> {
             }
             at(Point::LeaderWait)?;
             let feeds = self.must_feed(phase)?;
-            if !feeds || !self.feed()? {
-                self.wait(if feeds { PARCEL_WAIT } else { Duration::MAX })?;
+            let did_something = if feeds { self.feed()? } else { self.write_on(phase)? };
+            if !did_something {
+                self.wait(self.pause(feeds))?;
             }
             if let Some(signal) = self.signals.caught() {
                 return Err(Failure::Signal(signal));
             }
             self.bury()?;
             self.look_for_hung()?;
+        }
+    }
+
+    /// Writes some stripes that were drained to the dense file; false when there is none.
+    fn write_on(&mut self, phase: Phase) -> Result<bool, Failure> {
+        let Some(dense) = self.dense.as_mut().filter(|dense| phase == Phase::Drain && dense.follows()) else {
+            return Ok(false);
+        };
+        let mut written = 0;
+        while written < STRIPES_AT_A_TIME && dense.step(self.shared)? {
+            written += 1;
+        }
+        Ok(written > 0)
+    }
+
+    /// How long the leader may sleep at most where nobody wakes it.
+    fn pause(&self, feeds: bool) -> Duration {
+        match &self.dense {
+            _ if feeds => PARCEL_WAIT,
+            Some(dense) if dense.follows() => STRIPE_WAIT,
+            _ => Duration::MAX,
         }
     }
 

@@ -159,19 +159,22 @@ fn analyse(args: &AnalysisArgs, taken: Option<Taken>) -> Result<i32, Failure> {
     if args.verbose {
         console.say("", &plan.describe());
     }
-    let (outcome, before) = lead_all(&mut plan, resumed, &signals, &mut console)?;
+    let mut dense = outputs.take_dense();
+    let (outcome, before) = lead_all(&mut plan, resumed, &signals, &mut console, dense.as_mut())?;
     let segment = &outcome.shared.segment;
     at(Point::ReportBegin)?;
     if !plan.resumable {
         // Nobody attaches any more: without its name it goes with this process, whatever becomes of that.
         Segment::destroy(segment.name())?;
     }
-    if outputs.leave_nothing() && pin.is_none() {
+    if outputs.leave_nothing() && dense.is_none() && pin.is_none() {
         signals.release();
     }
     let mut entries = Entries::collect(&plan, &outcome, before)?;
     let facts = Facts::new(&plan, &outcome, entries.count);
-    outputs.write_dense(&plan, &outcome, &facts)?;
+    if let Some(dense) = dense {
+        outputs.put_dense(dense.finish(&outcome.shared, &facts)?);
+    }
     if let Some(pin) = &mut pin {
         pin.write(&facts, outcome.threshold, &entries)?;
     }

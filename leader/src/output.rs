@@ -10,6 +10,7 @@
 //! A name that stands for something else than a file (a device, a named pipe) is written to and stays what it is.
 
 use crate::cli::AnalysisArgs;
+use crate::dense::write::Writer;
 use crate::failure::Failure;
 use crate::format::Form;
 use crate::format::facts::Facts;
@@ -17,7 +18,7 @@ use crate::lead::Outcome;
 use crate::partial::meta::Meta;
 use crate::plan::Plan;
 use crate::report::Entries;
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::fcntl::{FcntlArg, PosixFadviseAdvice, fcntl, posix_fadvise};
 use nix::libc;
 use nix::sys::signal::Signal;
 use shm_layout::inject::{Point, at};
@@ -108,12 +109,14 @@ impl Outputs {
         }
     }
 
-    /// Writes the dense file, if it was asked for.
-    ///
-    /// # Errors
-    /// As [`crate::dense::write::write`].
-    pub fn write_dense(&mut self, plan: &Plan, outcome: &Outcome, facts: &Facts) -> Result<(), Failure> {
-        self.dense.as_mut().map_or(Ok(()), |output| crate::dense::write::write(plan, outcome, facts, output))
+    /// The dense file, if it was asked for, for its writer; it comes back by [`Outputs::put_dense`].
+    pub fn take_dense(&mut self) -> Option<Writer> {
+        self.dense.take().map(Writer::new)
+    }
+
+    /// Takes the dense file back, which is written.
+    pub fn put_dense(&mut self, output: Output) {
+        self.dense = Some(output);
     }
 
     /// Writes the counts of a part, if they were asked for.
@@ -197,6 +200,19 @@ impl Output {
     /// True when nothing would be left of the result if this process ended now.
     pub fn leaves_nothing(&self) -> bool {
         !matches!(self, Self::Aside(aside) if aside.named)
+    }
+
+    /// True for a file, which nobody sees before it is finished.
+    pub fn is_file(&self) -> bool {
+        matches!(self, Self::Aside(_))
+    }
+
+    /// Lets the disk begin with bytes that were written, as far as it is known how.
+    pub fn send_on(&self, from: u64, len: u64) {
+        if let (Self::Aside(aside), Ok(from), Ok(len)) = (self, from.try_into(), len.try_into()) {
+            // Linux begins to write what is dirty, and forgets what is not.
+            let _ = posix_fadvise(&aside.file, from, len, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+        }
     }
 
     /// Writes all of `bytes`.

@@ -10,6 +10,7 @@
 
 use crate::carried::Carried;
 use crate::console::Console;
+use crate::dense::write::Writer;
 use crate::failure::Failure;
 use crate::first_look;
 use crate::lead::{Outcome, Signals, create, lead};
@@ -20,7 +21,7 @@ use kmer_worker::shared::Shared;
 use shm_layout::inject::{Point, at};
 use shm_layout::segment::Segment;
 
-/// Leads all passes. Gives the last one's outcome, with the sums of all, and what the ones before it found.
+/// Leads all passes; a `dense` file is of one. Gives the last one's outcome, with the sums of all, and what the ones before it found.
 ///
 /// # Errors
 /// As [`lead`].
@@ -29,22 +30,23 @@ pub fn lead_all(
     resumed: Option<Shared>,
     signals: &Signals,
     console: &mut Console,
+    dense: Option<&mut Writer>,
 ) -> Result<(Outcome, Vec<Share>), Failure> {
     if resumed.is_none() && first_look::is_promising(plan) {
         (plan.job.first_look, plan.job.pass_bits) = (true, first_look::BITS);
-        let outcome = lead(plan, None, signals, console)?;
+        let outcome = lead(plan, None, signals, console, None)?;
         if !others_matter(plan, &outcome) {
             return Ok((outcome, Vec::new()));
         }
         Segment::destroy(outcome.shared.segment.name())?;
         outcome.shared.segment.give_up_arena()?;
         (plan.job.first_look, plan.job.pass_bits, plan.job.pass) = (false, 0, 0);
-        let mut second = lead(plan, None, signals, console)?;
+        let mut second = lead(plan, None, signals, console, None)?;
         second.deaths += outcome.deaths;
         second.respawns += outcome.respawns;
         return Ok((second, Vec::new()));
     }
-    let mut outcome = lead(plan, resumed, signals, console)?;
+    let mut outcome = lead(plan, resumed, signals, console, dense)?;
     let mut before = Carried::read(&outcome.shared)?;
     for pass in plan.job.pass + 1..1u32 << plan.job.pass_bits {
         plan.job.pass = pass;
@@ -58,7 +60,7 @@ pub fn lead_all(
         at(Point::PassBegin)?;
         outcome = if plan.resumable {
             let next = make_next(plan, carried, &outcome.shared)?;
-            let next = lead(plan, Some(next), signals, console)?;
+            let next = lead(plan, Some(next), signals, console, None)?;
             before = Carried::read(&next.shared)?;
             next
         } else {
@@ -66,7 +68,7 @@ pub fn lead_all(
             // Its mapping lives until the next pass is over, and its records are not needed any more.
             outcome.shared.segment.give_up_arena()?;
             before = Some(carried);
-            lead(plan, None, signals, console)?
+            lead(plan, None, signals, console, None)?
         };
         outcome.record = match (record, outcome.record) {
             (Some(mut first), Some(next)) => {

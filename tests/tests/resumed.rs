@@ -170,3 +170,47 @@ fn of_several_files_none_appears_before_all_are_safe() {
         assert!(left.is_empty(), "{ended}{left:?}");
     }
 }
+
+/// The leader writes it while others drain, so everybody may die over it.
+#[test]
+fn a_dense_file_is_whole_whoever_dies_while_it_is_written() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let options = "--all -k 21 -j 2 --unit-blocks 1 --stripe-bits 6 --dense d";
+    let peace = run(dir.path(), &words("-q --all -k 21 -j 2 -o peace", &relation().path()), |_| ());
+    assert_eq!(peace.code(), Some(0), "{}", peace.told);
+    let check = |what: &str| {
+        let dumped = leader().arg("dump").arg(dir.path().join("d")).run().exits(0);
+        assert!(dumped.stdout == fs::read(dir.path().join("peace")).expect("there"), "{what}: {dumped}");
+        fs::remove_file(dir.path().join("d")).expect("there");
+    };
+    // The last of them is slow, so that the leader has written what it can by then; alone it has to drain as well.
+    for faults in [
+        "--inject drain.published:worker=0:nth=3:kill --inject drain.built:worker=1:nth=9:kill",
+        "--inject drain.claimed:worker=0:nth=30:delay=100",
+        "--on-worker-death degrade --inject drain.claimed:worker=0:nth=2:kill --inject drain.claimed:worker=1:nth=2:kill",
+    ] {
+        let end =
+            run(dir.path(), &words(&format!("-q -o out {options} {faults}"), &relation().path()), |_| ());
+        assert_eq!(end.code(), Some(0), "{}", end.told);
+        check(faults);
+    }
+    for point in ["drain.opened", "leader.wait:nth=2", "drain.settled", "report.begin"] {
+        let text =
+            format!("-o out {options} --inject drain.published:nth=all:delay=2 --inject {point}:leader:kill");
+        let (_, segment) = killed(dir.path(), &text, &relation().path());
+        let left: Vec<_> =
+            fs::read_dir(dir.path()).expect("there").flatten().map(|e| e.file_name()).collect();
+        assert!(!left.iter().any(|name| name == "d"), "{left:?}");
+        let again = resume(dir.path(), &segment, "");
+        assert_eq!(again.code(), Some(0), "{}", again.told);
+        check(point);
+    }
+    // A disk that is full is told at once.
+    let full = run(
+        dir.path(),
+        &words(&format!("-q -o out {options}").replace("dense d", "dense /dev/full"), &relation().path()),
+        |_| (),
+    );
+    assert_eq!(full.code(), Some(1), "{}", full.told);
+    assert!(full.stderr.contains("could not write file \"/dev/full\""), "{}", full.told);
+}

@@ -6,7 +6,7 @@
 //!           8   4  k                  12  4  occur_bitlen
 //!           16  4  stripe_bits        20  4  1: keys were counted directly, a stripe is a range of keys; 2: canonical k-mers
 //!           24  8  seed: which stripe a k-mer is in, see kmer::minimizer
-//! image     a stripe's table as it was published, see shm_layout::hash::image
+//! image     a stripe's table as it was published, see shm_layout::hash::image; in the order in which stripes were drained
 //! directory for each of 2^stripe_bits stripes: offset u64, bytes u64 (0: no k-mers), digest of the bytes u64
 //! facts     the lines that a report begins with
 //! foot      0   8  offset of the directory        8   8  bytes of the facts
