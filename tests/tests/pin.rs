@@ -249,8 +249,8 @@ fn a_leader_that_dies_while_it_pins_leaves_nothing_that_can_be_opened() {
         assert!(!pin.path().exists() && !dir.path().join("out").exists(), "{}", end.told);
         assert!(Pinned::open(pin.name()).is_err());
         let left = made_by(end.pid);
-        // It gets its name when its header is whole.
-        assert_eq!(left.len(), usize::from(!point.starts_with("create.header")), "{left:?} {}", end.told);
+        // It gets its name when its header is whole; from then on another run may sweep it.
+        assert!(left.len() <= usize::from(!point.starts_with("create.header")), "{left:?} {}", end.told);
         for name in &left {
             let asked = leader().arg("lookup").arg(name).arg("ACGTACGTACG").run();
             let _ = asked.fails(1, &["found neither"]);
