@@ -31,6 +31,8 @@ def arguments():
     add("--stripe-bits", 13, "there are 2^this stripes")
     add("--stripe-kmers", 600e3, "k-mers of a stripe whose table fits the cache")
     add("--launch-ms", 0.4, "milliseconds to start one worker")
+    add("--pwrite-gb", 3.3, "bytes that pwrite stores in one file of shared memory in a second, however many write, in 10^9")
+    add("--map-gb", 1.5, "bytes that one worker stores through its mapping in a second, in 10^9")
     add("--disk-gb", 7, "bytes that the disks deliver in a second, in 10^9")
     return parser.parse_args()
 
@@ -105,6 +107,10 @@ def main():
     show("unit words; one look at all of them at 10 GB/s", f"{amount(8 * units)}, {seconds(8 * units / 10e9)}")
     show("time to start all workers", seconds(a.workers * a.launch_ms / 1e3))
     show("records in the arena; chunks of 64 KiB", f"{amount(spool)}, {spool / 65536 / 1e6:.1f} million")
+    record_rate = a.scan_mb * 1e6 * spool / heap
+    show("records that all workers write in a second, and what pwrite would take", f"{amount(a.workers * record_rate)}, {amount(a.pwrite_gb * 1e9)}")
+    show("workers at which pwrite would be all that they do", f"{a.pwrite_gb * 1e9 / record_rate:.0f}")
+    show("share of a worker's time that it writes through the mapping", f"{100 * record_rate / (a.map_gb * 1e9):.0f} %")
     show(f"passes with {amount(a.memory_gb * 1e9)} of shared memory", f"{passes}")
     show("scan of one pass: by processors, by disks", f"{seconds(scan)}, {seconds(disk)}")
     show("memory traffic of the scan (records written, copied once, relation read)",

@@ -28,7 +28,7 @@
 //! * I6 Every offset and length read from the segment is copied once, checked, then used; no raw pointer and no Rust reference
 //!   crosses processes.
 //! * I7 The first error wins, and its text is in the worker's slot before it is anywhere else.
-//! * I8 Mapped memory that is written through the mapping was reserved before; the arena is written with `pwrite`.
+//! * I8 Mapped memory that is written through the mapping was reserved before; the arena is written with `pwrite`, or after the kernel was asked for its pages.
 //! * I9 Nothing outlives a run unless it was asked to; what an unclean end left is removed by the next start after proof of death.
 //! * I10 No condition variable, rwlock, barrier or semaphore in the segment; robust mutexes in a fixed place; every wait has an end.
 //! * I11 Workers are single-threaded and abort on panic.

@@ -140,7 +140,7 @@ fn shared_memory_of_every_size() {
     if !may_mount() {
         return;
     }
-    let sizes: Vec<(u32, u32)> = (1..30).flat_map(|i| [(i * 24, 0), (i * 24, 3)]).collect();
+    let sizes: Vec<(u32, u32)> = (1..30).flat_map(|i| [(i * 24, 0), (i * 24, 3), (i * 24, 7)]).collect();
     in_parallel(4, &sizes, |(size, workers)| {
         let script = format!("mount -t tmpfs -o size={size}k tmpfs /dev/shm");
         let words = format!("-q --all -k 21 --unit-blocks 1 -j {workers}");

@@ -291,6 +291,7 @@ impl Shared {
             segment: Arc::clone(&segment),
         };
         shared.check()?;
+        segment.map().expect_writers(shared.state.workers_asked()?);
         Ok(shared)
     }
 
