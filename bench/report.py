@@ -40,7 +40,8 @@ def row(bench, case, rows):
     ratio = seconds / ours.median if seconds else None
     goal = "" if case.goal is None else (f"{case.goal:g}" if case.goal >= 1 else f"1/{1 / case.goal:g}")
     reached = "" if case.goal is None or ratio is None else mark(ratio >= case.goal)
-    memory = f"{ours.peak / 1e6:.0f}"
+    # A run that is over before it was looked at has none.
+    memory = f"{ours.peak / 1e6:.0f}" if ours.peak else ""
     if case.memory_goal:
         memory += f" (under {case.memory_goal / 1e6:.0f}: {mark(ours.peak < case.memory_goal)})"
     shown = "" if ratio is None else f"**{ratio:.1f}**" if ratio >= 1 else f"**1/{1 / ratio:.1f}**"
