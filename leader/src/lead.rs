@@ -17,16 +17,13 @@ use crate::limits;
 use crate::page::record::{EVERY, Record};
 use crate::plan::{Plan, WorkerRule};
 use crate::recover::recover;
+use crate::signals::Signals;
 use crate::totals::{ScanTotals, conserve, settle_left_out};
 use crate::watch::Watched;
-use kmer_worker::WorkError;
 use kmer_worker::drain::StripeSummary;
-use kmer_worker::engine::{Surroundings, Worker};
 use kmer_worker::feed::Feeder;
 use kmer_worker::shared::{DrainOrder, Given, Shared};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
 use shm_layout::inject::{Point, at};
 use shm_layout::planted;
 use shm_layout::segment::Segment;
@@ -37,9 +34,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 /// How long a leader waits between two looks at whether a parcel is wanted or there.
-const PARCEL_WAIT: Duration = Duration::from_millis(1);
-/// How long a leader that works alone waits for parcels before it looks whether the feeder hangs.
-const FEEDER_WAIT: Duration = Duration::from_millis(500);
+pub(crate) const PARCEL_WAIT: Duration = Duration::from_millis(1);
 /// The same for a stripe that is to be written.
 const STRIPE_WAIT: Duration = Duration::from_millis(5);
 /// Stripes that are written between two looks at the workers.
@@ -67,49 +62,6 @@ pub struct Outcome {
     pub seconds: (f64, f64),
     /// What was noted for a page about the run, if one is wanted.
     pub record: Option<Record>,
-}
-
-/// The signals by which users end a run, caught by a file descriptor.
-pub struct Signals(SignalFd);
-
-impl Signals {
-    /// Blocks SIGINT, SIGTERM and SIGHUP and catches them; SIGCHLD gets its default back, in case it was ignored by whoever started us.
-    ///
-    /// # Errors
-    /// When there are no file descriptors left.
-    #[allow(clippy::missing_panics_doc, reason = "does not panic")]
-    pub fn catch() -> Result<Self, Failure> {
-        let failed = |e: nix::Error| Failure::error(format!("could not catch signals: {e}"));
-        shm_layout::process::default_sigchld()
-            .map_err(|e| Failure::error(format!("could not catch signals: {e}")))?;
-        shm_layout::process::ignore_file_size_signal()
-            .map_err(|e| Failure::error(format!("could not catch signals: {e}")))?;
-        let set = Self::set();
-        set.thread_block().map_err(failed)?;
-        SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map(Self).map_err(failed)
-    }
-
-    /// Lets signals end the process from now on: nothing has to be cleaned up.
-    pub fn release(&self) {
-        let _ = Self::set().thread_unblock();
-    }
-
-    /// Catches signals again.
-    pub fn hold(&self) {
-        let _ = Self::set().thread_block();
-    }
-
-    fn set() -> SigSet {
-        let mut set = SigSet::empty();
-        [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].iter().for_each(|s| set.add(*s));
-        set
-    }
-
-    /// The signal that came, if one did.
-    pub fn caught(&self) -> Option<Signal> {
-        let info = self.0.read_signal().ok()??;
-        Signal::try_from(info.ssi_signo as i32).ok()
-    }
 }
 
 /// Runs `plan` up to the published stripes, or goes on with it in a segment that was taken over. A `dense` file follows the drain.
@@ -185,7 +137,7 @@ pub(crate) struct Leader<'a> {
     pub(crate) rule: WorkerRule,
     pub(crate) launcher: Option<Launcher>,
     pub(crate) running: Vec<Watched>,
-    signals: &'a Signals,
+    pub(crate) signals: &'a Signals,
     pub(crate) console: &'a mut Console,
     launched: u16,
     pub(crate) deaths: u32,
@@ -196,42 +148,6 @@ pub(crate) struct Leader<'a> {
     pub(crate) own_feeder: Option<Feeder<'a>>,
     pub(crate) record: Option<Record>,
     dense: Option<&'a mut Writer>,
-}
-
-/// The leader at a worker's work.
-struct Alone<'a, 'b> {
-    signals: &'a Signals,
-    caught: Option<Signal>,
-    console: &'a mut Console,
-    shared: &'b Shared,
-    feeder: Option<Feeder<'b>>,
-    feeder_process: Option<&'a Watched>,
-    /// Since when it waits for that process.
-    began: Option<Instant>,
-}
-
-impl Surroundings for Alone<'_, '_> {
-    fn idle(&mut self) {}
-
-    fn may_go_on(&mut self) -> bool {
-        self.console.look(self.shared);
-        self.caught = self.caught.or_else(|| self.signals.caught());
-        // A feeder that is gone has to be seen to.
-        self.caught.is_none()
-            && self.feeder_process.is_none_or(|feeder| feeder.process.ended().is_none())
-            && self.began.is_none_or(|began| began.elapsed() < FEEDER_WAIT)
-    }
-
-    fn await_parcel(&mut self) -> Result<(), WorkError> {
-        match &mut self.feeder {
-            Some(feeder) => feeder.step().map(drop),
-            None => {
-                self.began.get_or_insert_with(Instant::now);
-                std::thread::sleep(PARCEL_WAIT);
-                Ok(())
-            }
-        }
-    }
 }
 
 impl<'a> Leader<'a> {
@@ -486,30 +402,6 @@ impl<'a> Leader<'a> {
         }
         launcher.lines.listen();
         Ok(())
-    }
-
-    /// The leader does what is left of the phase itself, in the slot behind the workers'.
-    fn work_alone(&mut self, phase: Phase) -> Result<(), Failure> {
-        let feeder = if self.must_feed(phase)? { Some(self.own_feeder()?) } else { None };
-        let owner = self.shared.slots.start((self.shared.slots.len() - 1) as u16)?;
-        self.shared.slots.change(owner, SlotState::Starting, SlotState::Running)?;
-        let slot = self.shared.feeder_slot();
-        let feeder_process = self.running.iter().find(|w| Some(w.process.owner.slot) == slot);
-        let (signals, console, shared) = (self.signals, &mut *self.console, self.shared);
-        let (caught, began) = (None, None);
-        let mut alone = Alone { signals, caught, console, shared, feeder, feeder_process, began };
-        let mut worker = Worker::new(self.shared, owner).without_mapping();
-        let done = match phase {
-            Phase::Scan => worker.scan_all(&mut alone),
-            _ => worker.drain_all(&mut alone),
-        };
-        self.shared.slots.change(owner, SlotState::Running, SlotState::Done)?;
-        let (feeder, caught) = (alone.feeder, alone.caught);
-        self.own_feeder = feeder;
-        match caught {
-            Some(signal) => Err(Failure::Signal(signal)),
-            None => Ok(done?),
-        }
     }
 
     /// Units that were given up end the run, unless damage is to be skipped.

@@ -8,6 +8,7 @@
 //! * [`pgdata`]: tables of a data directory without its server.
 //! * [`plan`]: what all that means for a run: the job, the sizes of the segment.
 //! * [`lead`]: creates the segment, starts workers, watches them, recovers, moves from phase to phase.
+//! * [`alone`]: the leader at a worker's work; [`signals`]: what users end a run by.
 //! * [`watch`]: sees that workers die, stop or hang, and replaces them.
 //! * [`recover`]: takes back what the dead had.
 //! * [`resume`]: goes on with a run whose leader died.
@@ -32,6 +33,7 @@
 #![forbid(unsafe_code)]
 
 pub mod about;
+pub mod alone;
 pub mod batch;
 pub mod book;
 pub mod carried;
@@ -69,6 +71,7 @@ pub mod room;
 pub mod segments;
 pub mod select;
 pub mod sequences;
+pub mod signals;
 pub mod source;
 pub mod status;
 pub mod summary;

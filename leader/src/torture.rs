@@ -6,7 +6,7 @@
 //! may be left. The same seed draws the same options and the same plan of faults; which instruction each of them hits is up to the machine.
 
 use crate::failure::Failure;
-use crate::lead::Signals;
+use crate::signals::Signals;
 use clap::Args;
 use nix::sys::signal::Signal;
 use shm_layout::process::{pidfd_open, pidfd_send};

@@ -29,7 +29,7 @@ pub mod table;
 pub mod undo;
 
 use crate::failure::Failure;
-use crate::lead::Signals;
+use crate::signals::Signals;
 use crate::source::{Source, TableName};
 use args::DatabaseArgs;
 use relation::{DnaType, Unhinted};

@@ -11,9 +11,9 @@ use super::errors::failed;
 use super::session::Session;
 use crate::failure::Failure;
 use crate::format::sql::{CREATE_TABLES, HIGHFREQ, META, bigint, quote};
-use crate::lead::Signals;
 use crate::plan::Plan;
 use crate::report::{Entries, Entry, EntryText};
+use crate::signals::Signals;
 use std::io::Write;
 
 /// What makes an analysis another one; fewer in older tables of the extension.

@@ -4,7 +4,7 @@ use super::args::DatabaseArgs;
 use super::conninfo::{config, environment, hosts};
 use super::errors::{failed, not_connected};
 use crate::failure::Failure;
-use crate::lead::Signals;
+use crate::signals::Signals;
 use nix::sys::signal::Signal;
 use postgres::{Client, NoTls};
 use std::time::{Duration, Instant};

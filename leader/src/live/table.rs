@@ -4,7 +4,7 @@ use super::Request;
 use super::errors::failed;
 use super::session::Session;
 use crate::failure::Failure;
-use crate::lead::Signals;
+use crate::signals::Signals;
 use crate::source::TableName;
 use relation::{Align, AttLen, Attribute, DnaType, TupleDesc};
 use std::time::Duration;

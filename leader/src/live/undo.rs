@@ -5,7 +5,7 @@ use super::errors::failed;
 use super::save::Analysis;
 use super::session::Session;
 use crate::failure::Failure;
-use crate::lead::Signals;
+use crate::signals::Signals;
 use clap::Args;
 
 /// Options of `kmer-leader undo`.
