@@ -30,7 +30,10 @@ struct Alone<'a, 'b> {
 }
 
 impl Surroundings for Alone<'_, '_> {
-    fn idle(&mut self) {}
+    fn idle(&mut self) {
+        // Nobody else is there whose death could be seen.
+        let _ = self.shared.state.count_look();
+    }
 
     fn may_go_on(&mut self) -> bool {
         self.console.look(self.shared);

@@ -85,6 +85,12 @@ impl Failure {
         }
     }
 
+    /// Whether the arena of a segment was too small, by whosoever's report.
+    pub fn is_arena_full(&self) -> bool {
+        self.message()
+            .is_some_and(|m| m.error.starts_with("arena of segment ") && m.error.contains(" is full: "))
+    }
+
     /// The exit code.
     pub fn exit_code(&self) -> i32 {
         match self {

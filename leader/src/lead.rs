@@ -353,6 +353,7 @@ impl<'a> Leader<'a> {
                 return Err(Failure::Signal(signal));
             }
             self.bury()?;
+            self.shared.state.count_look()?;
             self.look_for_hung()?;
         }
     }

@@ -189,22 +189,29 @@ impl Need {
     }
 }
 
-/// 2^this passes are needed so that records and tables fit the arena of `sizes`, and the room that there is.
+/// No more than 2^this passes can be taken: each has a stripe at least, of every part.
+pub fn most_pass_bits(job: &Job, params: Params) -> u32 {
+    let in_place = job.direct && !keys::suits(params);
+    if in_place { 0 } else { MAX_PASS_BITS.min(job.stripe_bits - job.part_bits) }
+}
+
+/// 2^this passes are needed so that records and tables fit the arena of `sizes`, and the room that there is. Where every k-mer is kept (`all`) the
+/// tables are taken to be as much as the records; how much they are is not known before.
 ///
 /// # Errors
 /// When they do not fit the room however many passes are taken.
-pub fn pass_bits(job: &Job, need: &Need, sizes: &Sizes, room: &Room) -> Result<u32, Failure> {
-    let in_place = job.direct && !keys::suits(job.params()?);
-    let most = if in_place { 0 } else { MAX_PASS_BITS.min(job.stripe_bits - job.part_bits) };
-    let within = |usable: u64| {
-        let passes = need.records.div_ceil(usable.max(1)).max(1);
+pub fn pass_bits(job: &Job, need: &Need, all: bool, sizes: &Sizes, room: &Room) -> Result<u32, Failure> {
+    let most = most_pass_bits(job, job.params()?);
+    let within = |bytes: u64, usable: u64| {
+        let passes = bytes.div_ceil(usable.max(1)).max(1);
         passes.checked_next_power_of_two().map_or(u32::MAX, u64::ilog2)
     };
     let units = job.blocks_to_claim().div_ceil(sizes.unit_blocks);
     let arena = sizes.chunks as u64 * sizes.chunk_bytes as u64;
     // Chunks are filled to the half at the end of a unit, and the tables want their part.
-    let by_arena = within((arena / 8 * 7).saturating_sub(units * sizes.chunk_bytes as u64 + need.units));
-    let by_room = within(room.for_records(need));
+    let usable = (arena / 8 * 7).saturating_sub(units * sizes.chunk_bytes as u64 + need.units);
+    let by_arena = within(need.records.saturating_mul(if all { 2 } else { 1 }), usable);
+    let by_room = within(need.records, room.for_records(need));
     if by_room > most {
         return Err(room.too_small(need, 1 << most));
     }

@@ -24,7 +24,7 @@ use nix::sys::signal::Signal;
 use shm_layout::inject::{Point, at};
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Seek, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -205,6 +205,19 @@ impl Output {
     /// True for a file, which nobody sees before it is finished.
     pub fn is_file(&self) -> bool {
         matches!(self, Self::Aside(_))
+    }
+
+    /// Takes back all that was written.
+    ///
+    /// # Errors
+    /// When that is no file, or cannot be changed.
+    pub fn restart(&mut self) -> Result<(), Failure> {
+        let Self::Aside(Aside { file, target, .. }) = self else {
+            return Err(Failure::error(
+                "output: expected a file, which can be written anew, found another thing",
+            ));
+        };
+        file.set_len(0).and_then(|()| file.rewind()).map_err(|e| Failure::io("write", target, &e))
     }
 
     /// Lets the disk begin with bytes that were written, as far as it is known how.

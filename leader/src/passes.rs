@@ -14,24 +14,60 @@ use crate::dense::write::Writer;
 use crate::failure::Failure;
 use crate::first_look;
 use crate::lead::{Outcome, create, lead};
+use crate::memory::most_pass_bits;
 use crate::plan::Plan;
 use crate::report::Share;
 use crate::signals::Signals;
 use crate::totals::ScanTotals;
+use kmer_worker::feed::STDIN;
 use kmer_worker::shared::Shared;
 use shm_layout::inject::{Point, at};
 use shm_layout::segment::Segment;
 
-/// Leads all passes; a `dense` file is of one. Gives the last one's outcome, with the sums of all, and what the ones before it found.
+/// Leads all passes. Gives the last one's outcome, with the sums of all, and what the ones before it found. Where tables turn out not to fit the memory
+/// beside the records, all begins anew with twice as many passes.
 ///
 /// # Errors
 /// As [`lead`].
 pub fn lead_all(
     plan: &mut Plan,
+    mut resumed: Option<Shared>,
+    signals: &Signals,
+    console: &mut Console,
+    mut dense: Option<&mut Writer>,
+) -> Result<(Outcome, Vec<Share>), Failure> {
+    loop {
+        let is_resumed = resumed.is_some();
+        match lead_passes(plan, resumed.take(), signals, console, dense.as_deref_mut()) {
+            Err(failure) if failure.is_arena_full() && !is_resumed && may_be_parted(plan) => {
+                let had = if plan.job.first_look { 0 } else { plan.job.pass_bits };
+                (plan.job.first_look, plan.job.pass, plan.job.pass_bits) = (false, 0, had + 1);
+                let passes = 1 << plan.job.pass_bits;
+                console.tell(&format!(
+                    "the tables do not fit the memory; the run begins anew, in {passes} passes"
+                ));
+                if let Some(dense) = &mut dense {
+                    dense.restart()?;
+                }
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Whether more passes may be taken: a segment that another leader may go on with stays as it was planned, and standard input is there once.
+fn may_be_parted(plan: &Plan) -> bool {
+    let once = plan.job.stream.is_some() && plan.job.leaves.iter().any(|leaf| leaf.path == STDIN);
+    let asked = plan.debug.pass_bits.is_some();
+    !plan.resumable && !once && !asked && plan.job.pass_bits < most_pass_bits(&plan.job, plan.params)
+}
+
+fn lead_passes(
+    plan: &mut Plan,
     resumed: Option<Shared>,
     signals: &Signals,
     console: &mut Console,
-    dense: Option<&mut Writer>,
+    mut dense: Option<&mut Writer>,
 ) -> Result<(Outcome, Vec<Share>), Failure> {
     if resumed.is_none() && first_look::is_promising(plan) {
         (plan.job.first_look, plan.job.pass_bits) = (true, first_look::BITS);
@@ -47,7 +83,7 @@ pub fn lead_all(
         second.respawns += outcome.respawns;
         return Ok((second, Vec::new()));
     }
-    let mut outcome = lead(plan, resumed, signals, console, dense)?;
+    let mut outcome = lead(plan, resumed, signals, console, dense.as_deref_mut())?;
     let mut before = Carried::read(&outcome.shared)?;
     for pass in plan.job.pass + 1..1u32 << plan.job.pass_bits {
         plan.job.pass = pass;
@@ -58,6 +94,9 @@ pub fn lead_all(
         let carried = Carried::and(before.take(), plan, &mut outcome)?;
         check_room(plan, &carried)?;
         let record = outcome.record.take();
+        if let Some(dense) = &mut dense {
+            dense.complete(&outcome.shared)?;
+        }
         at(Point::PassBegin)?;
         outcome = if plan.resumable {
             let next = make_next(plan, carried, &outcome.shared)?;
@@ -69,7 +108,7 @@ pub fn lead_all(
             // Its mapping lives until the next pass is over, and its records are not needed any more.
             outcome.shared.segment.give_up_arena()?;
             before = Some(carried);
-            lead(plan, None, signals, console, None)?
+            lead(plan, None, signals, console, dense.as_deref_mut())?
         };
         outcome.record = match (record, outcome.record) {
             (Some(mut first), Some(next)) => {
@@ -117,12 +156,16 @@ fn is_worth_it(plan: &Plan, scan: &ScanTotals, threshold: u64) -> bool {
 
 /// The k-mers that were found are held outside of the chunks, in memory that counts as well.
 fn check_room(plan: &Plan, carried: &Carried) -> Result<(), Failure> {
+    if plan.count_only && !plan.needs_entries() {
+        return Ok(());
+    }
     let bytes = carried.kept() * size_of::<crate::report::Entry>() as u64;
     match plan.memory {
         Some(memory) if bytes > memory => {
             let text =
                 format!("memory: expected the result to fit {memory} bytes, found {bytes} bytes of it");
-            Err(Failure::error(text).hint("allow more with --memory, or ask for fewer k-mers"))
+            let hint = "allow more with --memory, ask for fewer k-mers, or write them with --dense FILE --count-only";
+            Err(Failure::error(text).hint(hint))
         }
         _ => Ok(()),
     }

@@ -271,7 +271,7 @@ pub fn plan(args: &AnalysisArgs, given: Option<Source>, resumed: bool) -> Result
         Some(_) if job.direct => 0,
         Some(bits) => bits.min(job.stripe_bits - job.part_bits),
         None if resumed => 0,
-        None => memory::pass_bits(&job, &need, &sizes, &room)?,
+        None => memory::pass_bits(&job, &need, all_kept, &sizes, &room)?,
     };
     let crowded = need.records > room.for_records(&need);
     if job.pass_bits > 0 && job.stream.is_some() && job.leaves.iter().any(|leaf| leaf.path == STDIN) {
@@ -282,9 +282,14 @@ pub fn plan(args: &AnalysisArgs, given: Option<Source>, resumed: bool) -> Result
         return Err(Failure::error(text)
             .hint("allow more memory with --memory, or count a file: it can be read again"));
     }
-    if job.pass_bits > 0 && args.dense.is_some() {
-        let text = format!("--dense: expected a run of one pass, found {}", 1 << job.pass_bits);
-        let hint = if crowded { room.way_out() } else { "allow more memory with --memory" };
+    if job.pass_bits > 0 && args.dense.is_some() && args.resumable {
+        let text =
+            format!("--dense with --resumable: expected a run of one pass, found {}", 1 << job.pass_bits);
+        let hint = if crowded {
+            room.way_out()
+        } else {
+            "allow more memory with --memory, or do without --resumable"
+        };
         return Err(Failure::error(text).hint(hint));
     }
     let note = (crowded && job.pass_bits > 0).then(|| room.note(&need, 1 << job.pass_bits));

@@ -15,6 +15,7 @@
 //! 120     8      workers launched          leader
 //! 128     4      bytes of error_message    first failing worker, under the mutex
 //! 136     8      recoveries                leader, after each: whoever found no room may find some now
+//! 144     8      looks                     leader, each time that it has looked for deaths: whoever found no room knows when none is to come
 //! 192     1024   error_message             as above
 //! ```
 //!
@@ -51,6 +52,7 @@ const WORKERS_ASKED: usize = 112;
 const WORKERS_LAUNCHED: usize = 120;
 const ERROR_LEN: usize = 128;
 const RECOVERIES: usize = 136;
+const LOOKS: usize = 144;
 const ERROR_TEXT: usize = 192;
 /// Longest error message in bytes; a longer one is cut at a character border.
 pub const ERROR_BYTES: usize = 1024;
@@ -280,6 +282,23 @@ impl SharedState {
     pub fn count_recovery(&self) -> Result<()> {
         self.segment.map().word(self.at + RECOVERIES)?.fetch_add(1, Ordering::Relaxed);
         futex_wake_all(self.half(PHASE)?);
+        Ok(())
+    }
+
+    /// How often the leader has looked for workers that died, and recovered from those that it found.
+    ///
+    /// # Errors
+    /// None for an attached state.
+    pub fn looks(&self) -> Result<u64> {
+        self.get(LOOKS)
+    }
+
+    /// Notes that the leader has looked. Leader only.
+    ///
+    /// # Errors
+    /// None for an attached state.
+    pub fn count_look(&self) -> Result<()> {
+        self.segment.map().word(self.at + LOOKS)?.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 

@@ -131,8 +131,9 @@ fn little_memory_means_several_passes_and_the_same_bytes() {
         let ended = case.engine().words(&words).run().exits(0);
         assert!(ended.stdout == whole.stdout, "{whole}{ended}");
     }
-    let engine = case.engine().words("-k 21 -j 1 --pass-bits 1 --dense d.kmd");
-    let _ = engine.run().fails(1, &["--dense: expected a run of one pass, found 2", "--memory"]);
+    let engine = case.engine().words("-k 21 -j 1 --pass-bits 1 --dense d.kmd --resumable");
+    let expected = ["--dense with --resumable: expected a run of one pass, found 2", "--memory"];
+    let _ = engine.run().fails(1, &expected);
 }
 
 #[test]

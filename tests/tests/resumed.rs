@@ -1,5 +1,5 @@
 //! Runs that are resumed under other circumstances than they began in: by other numbers of workers, with a pinned name that they had given
-//! already, over numbers that were altered meanwhile. And what a run leaves of several outputs when it fails at the last moment.
+//! already, over numbers that were altered meanwhile. Runs that begin anew by themselves, since they had planned too few passes. And what a run leaves of several outputs when it fails at the last moment.
 
 use std::fmt::Write;
 use std::fs;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use kmer_leader::totals::open_stripe;
 use kmer_tests::data::Rng;
-use kmer_tests::engine::leader;
+use kmer_tests::engine::{Engine, bin, leader};
 use kmer_tests::fault::{End, Small, processes_with, run, segments_of, within};
 use kmer_tests::pinned::PinName;
 use kmer_worker::shared::Shared;
@@ -213,4 +213,37 @@ fn a_dense_file_is_whole_whoever_dies_while_it_is_written() {
     );
     assert_eq!(full.code(), Some(1), "{}", full.told);
     assert!(full.stderr.contains("could not write file \"/dev/full\""), "{}", full.told);
+}
+
+/// With --count-only nothing but a pass's own tables has to fit; where they do not after all, there are more passes.
+#[test]
+fn every_kmer_may_be_written_with_little_memory() {
+    // No k-mer comes twice, so that tables are as large as can be.
+    let dir = tempfile::tempdir().expect("a directory");
+    let rows = dir.path().join("rows.fa");
+    fs::write(&rows, fasta(9, &[300; 1500])).expect("written");
+    let whole = leader().words("-q -k 21 -j 1 --all").arg(&rows).run().exits(0);
+    let written = |options: &str| {
+        let words = format!("-k 21 --all --count-only --dense d.kmd {options}");
+        let ended = leader().words(&words).arg(&rows).keeps("d.kmd").run();
+        if ended.status.code() == Some(1) {
+            return Err(ended.fails(1, &[" is full: expected ", "--memory"]));
+        }
+        let ended = ended.exits(0);
+        let dumped = leader().arg("dump").arg(ended.dir.path().join("d.kmd")).run().exits(0);
+        assert!(dumped.stdout == whole.stdout, "{ended}{dumped}");
+        Ok(ended)
+    };
+    assert!(written("-j 2 --pass-bits 2").is_ok());
+    let sizes = [700, 1600, 2000, 3000, 4000, 6000, 8000, 12_000, 16_000];
+    let ended: Vec<_> = sizes.iter().map(|size| written(&format!("-j 2 --memory {size}K"))).collect();
+    let right = ended.iter().flatten().count();
+    let anew =
+        ended.iter().flatten().filter(|ended| ended.stderr.contains("the run begins anew, in ")).count();
+    println!("{right} of {} right, of which {anew} began anew", ended.len());
+    assert!(right >= 5 && anew > 0, "{right} right, {anew} began anew");
+    // What is there once is not read twice.
+    let script = format!("\"$0\" -q -k 21 --all --count-only --memory 2M - < {}", rows.display());
+    let once = Engine::new("sh".into()).arg("-c").arg(&script).arg(bin("kmer-leader")).run();
+    let _ = once.fails(1, &["expected enough for one pass over standard input"]);
 }

@@ -28,8 +28,12 @@ use std::time::{Duration, Instant};
 
 /// Longest sleep of a worker that has nothing to do.
 const IDLE: Duration = Duration::from_millis(100);
-/// How long a worker without room waits for a recovery: the leader sees a death at once.
+/// How long a worker without room waits for a recovery at most, on a machine that is so busy that its leader does not come to look for deaths.
 const ROOM_WAIT: Duration = Duration::from_secs(5);
+/// How long it waits at least: a process that is being killed takes a moment to die.
+const DYING: Duration = Duration::from_millis(200);
+/// Looks of the leader's after which a death before the wait was seen: one may have been under way.
+const LOOKS: u64 = 2;
 
 /// How long a worker sleeps that waits for a parcel.
 const PARCEL_WAIT: Duration = Duration::from_micros(200);
@@ -147,8 +151,10 @@ impl<'a> Worker<'a> {
     ) -> Result<bool, WorkError> {
         tasks.give_back(task, claim)?;
         at(Point::RoomWait)?;
-        let start = Instant::now();
-        while start.elapsed() < ROOM_WAIT {
+        let (start, looks) = (Instant::now(), self.shared.state.looks()?);
+        let is_vain = |looked: u64| looked.wrapping_sub(looks) >= LOOKS && start.elapsed() > DYING;
+        while start.elapsed() < ROOM_WAIT && !is_vain(self.shared.state.looks()?) {
+            around.idle();
             let is_over = !around.may_go_on() || !self.may_claim()?;
             if is_over || self.shared.state.recoveries()? != recoveries {
                 return Ok(true);

@@ -165,7 +165,7 @@ pub struct Job {
 
 /// Which build this is: the version and the layout of the job. Leader and workers must agree.
 pub fn build_id() -> u64 {
-    let text = concat!(env!("CARGO_PKG_VERSION"), " job 14");
+    let text = concat!(env!("CARGO_PKG_VERSION"), " job 15");
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
 }
 

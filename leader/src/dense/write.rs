@@ -35,15 +35,31 @@ impl Writer {
         Self { output, head, at: 0, directory, order, written: 0, bytes }
     }
 
-    /// The drain begins, in this order.
+    /// The drain of a pass begins, in this order.
     ///
     /// # Errors
     /// As [`Output::write`].
     pub fn begin(&mut self, plan: &Plan, order: &[u32]) -> Result<(), Failure> {
-        self.head = head(plan);
-        self.output.write(&self.head)?;
-        (self.at, self.written, self.order) = (HEAD as u64, 0, order.to_vec());
-        self.directory = vec![[self.at, 0, 0]; plan.job.stripes()];
+        if self.head.is_empty() {
+            self.head = head(plan);
+            self.output.write(&self.head)?;
+            self.at = HEAD as u64;
+            self.directory = vec![[self.at, 0, 0]; plan.job.stripes()];
+        }
+        (self.written, self.order) = (0, order.to_vec());
+        Ok(())
+    }
+
+    /// Forgets all that was written: the run begins anew.
+    ///
+    /// # Errors
+    /// When it was written to something else than a file.
+    pub fn restart(&mut self) -> Result<(), Failure> {
+        if !self.head.is_empty() {
+            self.output.restart()?;
+        }
+        (self.head, self.at, self.written) = (Vec::new(), 0, 0);
+        self.order.clear();
         Ok(())
     }
 
@@ -73,16 +89,25 @@ impl Writer {
         Ok(true)
     }
 
-    /// Writes what is left, and gives the output back, which is to be finished.
+    /// Writes what is left of a pass, all of whose stripes are drained.
     ///
     /// # Errors
     /// As [`Writer::step`]; a stripe that is not drained.
-    pub fn finish(mut self, shared: &Shared, facts: &Facts) -> Result<Output, Failure> {
+    pub fn complete(&mut self, shared: &Shared) -> Result<(), Failure> {
         while self.step(shared)? {}
         if self.written < self.order.len() {
             let text = format!("dense file: expected {} stripes, found {}", self.order.len(), self.written);
             return Err(Failure::error(text));
         }
+        Ok(())
+    }
+
+    /// Closes the file behind the last pass, and gives the output back, which is to be finished.
+    ///
+    /// # Errors
+    /// As [`Writer::complete`].
+    pub fn finish(mut self, shared: &Shared, facts: &Facts) -> Result<Output, Failure> {
+        self.complete(shared)?;
         let mut end: Vec<u8> = self.directory.iter().flatten().flat_map(|n| n.to_le_bytes()).collect();
         let facts = facts.report_head();
         end.extend(facts.as_bytes());
