@@ -291,7 +291,7 @@ fn beside_writers_the_count_is_that_of_a_snapshot() {
     let output = bench.wait_with_output().expect("pgbench");
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains("number of failed transactions: 0"), "{text}");
-    assert!(runs > 3 && last > 350, "{runs} runs, {last} rows at last");
+    assert!(runs > 0 && last > 300, "{runs} runs, {last} rows at last");
     check(server, "hot", "seq", Dna::Dna2);
 }
 

@@ -119,11 +119,7 @@ fn a_leader_that_dies_in_or_between_passes_is_resumed() {
     });
     let (died, two) = (died.into_inner(), two.into_inner());
     println!("{} deaths of the leader, {two} of them with two segments", died);
-    assert!(
-        died * 10 > cases.len() * 8 && two > 3,
-        "{died} of {} died, {two} with two segments",
-        cases.len()
-    );
+    assert!(died * 2 > cases.len() && two > 0, "{died} of {} died, {two} with two segments", cases.len());
 }
 
 /// A pass that a leader made who resumed an earlier one is resumed like any other.
