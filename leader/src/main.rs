@@ -177,7 +177,7 @@ fn analyse(args: &AnalysisArgs, taken: Option<Taken>) -> Result<i32, Failure> {
         outputs.put_dense(dense.finish(&outcome.shared, &facts)?);
     }
     if let Some(pin) = &mut pin {
-        pin.write(&facts, outcome.threshold, &entries)?;
+        pin.write(&facts, (outcome.threshold, plan.select.narrows()), &entries)?;
     }
     outputs.write_partial(&plan, &outcome, &facts, &entries)?;
     if plan.count_only {

@@ -66,6 +66,7 @@ impl Outputs {
     /// # Errors
     /// When a file cannot be made.
     pub fn open(args: &AnalysisArgs) -> Result<Self, Failure> {
+        refuse_same(args)?;
         let file = |path: &Option<PathBuf>| path.as_deref().map(|p| Output::open(Some(p))).transpose();
         Ok(Self {
             result: match args.output.as_deref() {
@@ -160,6 +161,40 @@ impl Outputs {
         all.iter_mut().try_for_each(Output::sync)?;
         all.into_iter().try_for_each(Output::finish)
     }
+}
+
+/// How an input is called.
+const INPUT: &str = "the input";
+
+/// Refuses two outputs in one file, and an output that would take the place of what is read.
+fn refuse_same(args: &AnalysisArgs) -> Result<(), Failure> {
+    let outputs = [
+        ("-o", args.output.as_deref()),
+        ("--histogram", args.select.histogram.as_deref()),
+        ("--summary-json", args.format.summary_json.as_deref()),
+        ("--dense", args.dense.as_deref()),
+        ("--report", args.page.report.as_deref()),
+        ("--partial", args.partial.partial.as_deref()),
+    ];
+    let inputs = args.relations.iter().map(|path| (INPUT, path.as_path()));
+    let mut seen: Vec<(&str, PathBuf)> = Vec::new();
+    for (option, path) in inputs.chain(outputs.iter().filter_map(|(option, path)| Some((*option, (*path)?))))
+    {
+        // A device may be written to twice.
+        let is_special = std::fs::metadata(path).is_ok_and(|meta| !meta.is_file());
+        if is_special || path == Path::new("-") {
+            continue;
+        }
+        let full = path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.into());
+        if let Some((other, _)) =
+            seen.iter().find(|(other, known)| *known == full && (*other, option) != (INPUT, INPUT))
+        {
+            let text = format!("{option} {path:?}: expected a file of its own, found that of {other}");
+            return Err(Failure::usage(text));
+        }
+        seen.push((option, full));
+    }
+    Ok(())
 }
 
 impl Output {

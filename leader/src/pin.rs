@@ -63,18 +63,23 @@ impl Pin {
         Ok(Some(Self { name, replace, resumed, said, ready: None, named: None }))
     }
 
-    /// Writes the result, which has the k-mers in more than `threshold` rows, under a name that nobody knows.
+    /// Writes the result, which has the k-mers in more than `threshold` rows, or some of them (`narrowed`), under a name that nobody knows.
     ///
     /// # Errors
     /// No room.
-    pub fn write(&mut self, facts: &Facts, threshold: u64, entries: &Entries) -> Result<(), Failure> {
+    pub fn write(
+        &mut self,
+        facts: &Facts,
+        (threshold, narrowed): (u64, bool),
+        entries: &Entries,
+    ) -> Result<(), Failure> {
         let spec = Spec {
             k: facts.k,
             occur_bitlen: facts.occur_bitlen,
             canonical: facts.canonical,
             entries: entries.count,
             total_rows: facts.total_rows,
-            threshold: Some(threshold).filter(|t| *t > 0),
+            threshold: Some(threshold).filter(|t| *t > 0 || narrowed),
             facts: facts.report_head(),
         };
         if let Some(left) = limits::cgroup_left().filter(|left| *left < spec.bytes()) {

@@ -231,6 +231,7 @@ pub fn plan(args: &AnalysisArgs, given: Option<Source>, resumed: bool) -> Result
     };
     args.partial.check(&job)?;
     let page = args.page.report.is_some();
+    refuse_with_dense(args, &select, all)?;
     // The spectrum is of all k-mers.
     select.histogram |= page;
     let toast_bytes = source.leaves.toast_bytes;
@@ -316,6 +317,28 @@ pub fn plan(args: &AnalysisArgs, given: Option<Source>, resumed: bool) -> Result
         command: crate::resume::command()?,
         debug: args.debug.clone(),
     })
+}
+
+/// A dense file has every k-mer over the threshold, and 'dump' prints what the report would have been: so there must be no other choice of them, and
+/// nothing for which others are kept as well.
+fn refuse_with_dense(args: &AnalysisArgs, select: &Selection, all: bool) -> Result<(), Failure> {
+    let has_spectrum = select.histogram || args.page.report.is_some();
+    let refuse = |what: &str, hint: &str| Err(Failure::usage(format!("--dense: expected {what}")).hint(hint));
+    if args.dense.is_some() && select.narrows() {
+        let hint = "choose from what dump prints, or write the choice with -o alone";
+        return refuse(
+            "every k-mer over the threshold, found --top, --min-rows or --max-rows beside it",
+            hint,
+        );
+    }
+    if args.dense.is_some() && has_spectrum && !all {
+        let hint = "a spectrum is of every k-mer, so every one is kept: add --all, or make two runs";
+        return refuse(
+            "--all with --histogram or --report, found neither a file of every k-mer nor a report of it",
+            hint,
+        );
+    }
+    Ok(())
 }
 
 /// What has no meaning where occurrences are counted.

@@ -5,7 +5,7 @@
 //! What a file is, its content says. Files that are not packed are read where they lie, in runs of bytes. A FASTA file of a few long records
 //! (a chromosome, say) is one block instead, which all workers read, a part of the stripes each: else one of them would be left with it alone.
 
-use crate::cli::AnalysisArgs;
+use crate::cli::{AnalysisArgs, OnError};
 use crate::failure::Failure;
 use crate::source::{Leaves, Source};
 use kmer_worker::feed::STDIN;
@@ -63,7 +63,12 @@ pub fn from_files(args: &AnalysisArgs, workers: u16) -> Result<Source, Failure> 
     let is_packed =
         |file: &Option<SequenceFile>| file.as_ref().is_none_or(|file| file.packing() != Packing::Plain);
     let (mut stream, mut long_rows, mut leaves) = (None, false, Leaves::new(SEGMENT_BLOCKS));
-    if files.iter().any(is_packed) {
+    // Where damage is to be passed over it matters where a reader begins: a stream is cut by its text alone, so for every number of workers alike.
+    let is_skipped = |file: &Option<SequenceFile>| {
+        let format = file.as_ref().filter(|file| file.packing() == Packing::Plain).map(SequenceFile::format);
+        args.on_error == OnError::Skip && matches!(format, Some(Ok(Format::Fastq)))
+    };
+    if files.iter().any(|file| is_packed(file) || is_skipped(file)) {
         refuse_streams(args, &files)?;
         long_rows = has_long_first_record(&files)?;
         stream = Some(pack(files, args, workers, &mut leaves));
@@ -180,14 +185,28 @@ fn has_long_records(file: &SequenceFile, workers: u16) -> sequence::Result<bool>
     if seen * 2 >= places {
         return Ok(false);
     }
-    // Few records, so it costs little to look at all of them.
-    let (mut at, mut longest) = (0, 0);
-    while at < bytes {
-        let next = first_record(file, Format::Fasta, at + 1)?;
-        longest = longest.max(next - at);
-        at = next;
+    // A record that is longer than the space between two places, and so than half of what a worker should have, has none of the next in it.
+    let space = bytes / places;
+    for place in 0..places {
+        let from = place * bytes / places;
+        if !begins_soon(file, from, (from + space).min(bytes))? {
+            return Ok(true);
+        }
     }
-    Ok(longest > bytes / (2 * u64::from(workers)))
+    Ok(false)
+}
+
+/// The same as [`begins_within`], however far it is from one to the other: as much is read as it takes.
+fn begins_soon(file: &SequenceFile, from: u64, to: u64) -> sequence::Result<bool> {
+    let mut at = from;
+    while at + 1 < to {
+        // Two bytes say that one begins, so pieces overlap by one.
+        if begins_within(file, at, (at + LOOK).min(to))? {
+            return Ok(true);
+        }
+        at += LOOK - 1;
+    }
+    Ok(false)
 }
 
 /// Whether a record of FASTA begins in `from..to`.

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::format::{Format, MAGIC, Packing, format, packing};
 use std::io::{BufReader, Cursor, Read};
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Bytes that are read of a packed file at a time.
 const BUFFER: usize = 1 << 18;
@@ -33,7 +34,10 @@ pub fn unpack(path: &Path, source: Source) -> Result<Unpacked> {
             return Ok(Unpacked { text: source, format });
         }
         Packing::Gzip => {
-            Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(BUFFER, source)))
+            let end = Arc::new(Mutex::new(End::default()));
+            let packed = Watched { source, end: Arc::clone(&end) };
+            let text = flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(BUFFER, packed));
+            Box::new(Ended { text, end })
         }
         Packing::Zstd => Box::new(
             zstd::stream::read::Decoder::with_buffer(BufReader::with_capacity(BUFFER, source))
@@ -45,6 +49,67 @@ pub fn unpack(path: &Path, source: Source) -> Result<Unpacked> {
     };
     let (magic, text) = peek(path, "unpack", text)?;
     Ok(Unpacked { text, format: format(path, &magic)? })
+}
+
+/// The block without text that ends a bgzf file (section 4.1.2 of the SAM specification).
+const BGZF_END: [u8; 28] =
+    [0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0xff, 6, 0, b'B', b'C', 2, 0, 0x1b, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// The first and the last bytes of a packed text, as far as it was read. Blocks of bgzf are whole gzip files, so nothing else tells that some are missing.
+#[derive(Default)]
+struct End {
+    first: Vec<u8>,
+    last: Vec<u8>,
+}
+
+impl End {
+    fn add(&mut self, bytes: &[u8]) {
+        let wanted = 16usize.saturating_sub(self.first.len());
+        self.first.extend(bytes.iter().take(wanted));
+        self.last.extend(&bytes[bytes.len().saturating_sub(BGZF_END.len())..]);
+        self.last.drain(..self.last.len().saturating_sub(BGZF_END.len()));
+    }
+
+    /// Whether it begins as bgzf and does not end as such.
+    fn is_cut_off(&self) -> bool {
+        let is_bgzf = self.first.get(3).is_some_and(|flags| flags & 4 != 0)
+            && self.first.get(12..16) == Some(b"BC\x02\0");
+        is_bgzf && self.last != BGZF_END
+    }
+}
+
+/// What is packed, watched for how it begins and ends.
+struct Watched {
+    source: Source,
+    end: Arc<Mutex<End>>,
+}
+
+impl Read for Watched {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.source.read(into)?;
+        self.end.lock().unwrap_or_else(PoisonError::into_inner).add(&into[..read]);
+        Ok(read)
+    }
+}
+
+/// What was packed; its end is one only if that of the packed bytes is.
+struct Ended<R> {
+    text: R,
+    end: Arc<Mutex<End>>,
+}
+
+impl<R: Read> Read for Ended<R> {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.text.read(into)?;
+        if read == 0
+            && !into.is_empty()
+            && self.end.lock().unwrap_or_else(PoisonError::into_inner).is_cut_off()
+        {
+            let text = "expected the empty block that ends a bgzf file, found none: it is cut off";
+            return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, text));
+        }
+        Ok(read)
+    }
 }
 
 /// Reads the first bytes and gives them back with a reader that begins with them.

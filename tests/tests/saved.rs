@@ -251,3 +251,72 @@ fn files_of_another_server_are_not_taken_for_its_own() {
     fs::rename(&hidden, &data).expect("to rename it back");
     let _ = ended.fails(1, &["No such file", "hint", "where the server runs"]);
 }
+
+/// Whoever may make functions in a schema of `search_path` could have one called with the rights of the user who counts.
+#[test]
+fn functions_of_others_are_not_called() {
+    let server = Server::shared();
+    let rows = database(server, "others");
+    let raises = |head: &str| {
+        format!(
+            "CREATE FUNCTION public.{head} LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'called'; END $$;\n"
+        )
+    };
+    let functions: String = [
+        "format(text, name, name) RETURNS text",
+        "format(text, text, text) RETURNS text",
+        "quote_ident(name) RETURNS text",
+        "floor(numeric) RETURNS numeric",
+    ]
+    .iter()
+    .map(|head| raises(head))
+    .collect();
+    let operators = raises("minus(pg_lsn, text) RETURNS numeric")
+        + "CREATE OPERATOR public.- (LEFTARG = pg_lsn, RIGHTARG = text, FUNCTION = public.minus);\n"
+        + &raises("equal(name, text) RETURNS boolean")
+        + "CREATE OPERATOR public.= (LEFTARG = name, RIGHTARG = text, FUNCTION = public.equal);\n";
+    server.sql_in("others", &(functions + &operators));
+    let ended = run(server, "others", "-t reads -c seq -k 9 -R 0 --save").exits(0);
+    let expected = count_rows(&rows, Params::dna2(9));
+    same(&ended, &saved(server, "others", "kmer_size = 9"), &expected);
+    let words = ["undo", "-d", &format!("{} dbname=others", server.conninfo("postgres"))].map(str::to_owned);
+    let _ = leader().args(words).words("-t reads -c seq").run().exits(0);
+}
+
+/// Older tables know less of k: what they do not tell apart is not taken for another.
+#[test]
+fn what_a_table_does_not_tell_apart_is_one_analysis() {
+    let server = Server::shared();
+    let _ = database(server, "apart");
+    let meta = "CREATE TABLE kmersearch_highfreq_kmer_meta (table_oid oid, column_name name, kmer_size integer, occur_bitlen integer,
+        max_appearance_rate real, max_appearance_nrow integer, PRIMARY KEY (table_oid, column_name, kmer_size, occur_bitlen));\n";
+    // Its key has no k, though it has a column for it.
+    let kmers = "CREATE TABLE kmersearch_highfreq_kmer (table_oid oid, column_name name, kmer_size integer, occur_bitlen integer,
+        uintkey bigint, appearance_nrow bigint, detection_reason text, PRIMARY KEY (table_oid, column_name, uintkey));\n";
+    server.sql_in("apart", &(meta.to_owned() + kmers));
+    let _ = run(server, "apart", "-t reads -c seq -k 5 -R 0 --save").exits(0);
+    let five = saved(server, "apart", "kmer_size = 5");
+    let _ =
+        run(server, "apart", "-t reads -c seq -k 6 -R 0 --save").fails(1, &["is there already", "--replace"]);
+    assert!(saved(server, "apart", "kmer_size = 5") == five && !five.is_empty());
+    let _ = run(server, "apart", "-t reads -c seq -k 6 -R 0 --save --replace").exits(0);
+    assert!(
+        saved(server, "apart", "kmer_size = 5").is_empty()
+            && !saved(server, "apart", "kmer_size = 6").is_empty()
+    );
+    // One without k in it at all: the k-mers of k = 6 are not those of k = 9.
+    server.sql_in(
+        "apart",
+        "ALTER TABLE kmersearch_highfreq_kmer DROP COLUMN kmer_size, DROP COLUMN occur_bitlen;",
+    );
+    let undo = |options: &str| {
+        let words =
+            ["undo", "-d", &format!("{} dbname=apart", server.conninfo("postgres"))].map(str::to_owned);
+        leader().args(words).words(&format!("-t reads -c seq {options}")).run()
+    };
+    let six = saved(server, "apart", "true");
+    let _ = undo("-k 9").fails(1, &["found no such analysis"]);
+    assert!(saved(server, "apart", "true") == six && !six.is_empty());
+    let _ = undo("-k 6").exits(0);
+    assert!(saved(server, "apart", "true").is_empty());
+}

@@ -362,3 +362,58 @@ fn workers_die_over_sequence_files_and_nothing_changes() {
     }
     assert_eq!(results.len(), 1);
 }
+
+/// Where damage is passed over, the reader begins anew at places that the text alone decides on.
+#[test]
+fn what_is_left_of_damaged_text_does_not_depend_on_the_workers() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut rng = kmer_tests::data::Rng::new(77);
+    for round in 0..4 {
+        let mut lines = Vec::new();
+        for i in 0..3000 {
+            let length = 20 + rng.below(80);
+            let bases: String = (0..length).map(|_| char::from(b"ACGT"[rng.below(4)])).collect();
+            // Qualities that look like headers.
+            let qualities: String = (0..length).map(|_| char::from(b"@+I"[rng.below(3)])).collect();
+            lines.extend([format!("@r{i}"), bases, "+".into(), qualities]);
+        }
+        for _ in 0..200 {
+            let at = 4 + rng.below(lines.len() - 4);
+            lines.remove(at);
+        }
+        let path = dir.path().join(format!("{round}.fq"));
+        std::fs::write(&path, lines.join("\n") + "\n").expect("written");
+        let count = |options: &str| {
+            leader().words(&format!("-q --all -k 11 --on-error skip {options}")).arg(&path).run()
+        };
+        let one = count("-j 1").exits(3).stdout;
+        for options in ["-j 0", "-j 4", "-j 7"] {
+            let ended = count(options).exits(3);
+            assert!(ended.stdout == one, "{ended}other bytes than one worker's");
+        }
+    }
+}
+
+#[test]
+fn an_output_takes_no_input_s_place_and_no_other_output_s() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let input = dir.path().join("t.fa");
+    std::fs::write(&input, ">a\nACGTACGTACGT\n").expect("written");
+    let (path, link) = (input.display(), dir.path().join("link"));
+    std::os::unix::fs::symlink(&input, &link).expect("made");
+    let fails = |words: &str| leader().words(words).run().fails(2, &["expected a file of its own"]);
+    let _ = fails(&format!("-q -k 9 --all {path} -o {path}"));
+    let _ = fails(&format!("-q -k 9 --all {path} -o {}", link.display()));
+    let _ = fails(&format!("-q -k 9 --all {path} --histogram same -o same"));
+    let _ = fails(&format!("-q -k 9 --all {path} --dense ./same -o same"));
+    assert_eq!(std::fs::read(&input).expect("there"), b">a\nACGTACGTACGT\n");
+    // A dense file and a report of it are of the same k-mers.
+    let _ = leader()
+        .words(&format!("-q -k 9 {path} --top 2 --dense d"))
+        .run()
+        .fails(2, &["--dense: expected every k-mer"]);
+    let _ = leader()
+        .words(&format!("-q -k 9 {path} -N 5 --histogram h --dense d"))
+        .run()
+        .fails(2, &["--dense: expected --all"]);
+}

@@ -55,9 +55,23 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     packed.write_all(bytes).and_then(|()| packed.finish()).expect("in memory")
 }
 
-/// gzip in blocks of few bytes, as bgzip makes them.
+/// gzip in blocks of few bytes, whose extra field has their size, and an empty one at the end, as bgzip makes them.
 fn bgzf(bytes: &[u8]) -> Vec<u8> {
-    bytes.chunks(3000).flat_map(gzip).collect()
+    bytes.chunks(3000).chain([&b""[..]]).flat_map(bgzf_block).collect()
+}
+
+fn bgzf_block(bytes: &[u8]) -> Vec<u8> {
+    let mut packed = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::default());
+    let packed = packed.write_all(bytes).and_then(|()| packed.finish()).expect("in memory");
+    let mut sum = flate2::Crc::new();
+    sum.update(bytes);
+    let size = u16::try_from(packed.len() + 25).expect("a small block");
+    let mut block = vec![0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0xff, 6, 0, b'B', b'C', 2, 0];
+    block.extend(size.to_le_bytes());
+    block.extend(&packed);
+    block.extend(sum.sum().to_le_bytes());
+    block.extend(sum.amount().to_le_bytes());
+    block
 }
 
 fn xz(bytes: &[u8]) -> Vec<u8> {
@@ -340,7 +354,10 @@ fn damage_in_a_packed_file_is_an_error() {
     let end = bytes.len() - 6;
     bytes[end] ^= 1;
     let sum = reads.write("sum.gz", &bytes);
-    for file in [cut, altered, sum] {
+    // Blocks of bgzf are whole files, so one that is cut between two of them unpacks without complaint.
+    let blocks: Vec<u8> = reads.text.as_bytes().chunks(3000).take(20).flat_map(bgzf_block).collect();
+    let blocks = reads.write("blocks.gz", &blocks);
+    for file in [cut, altered, sum, blocks] {
         for options in ["-j 2", "-j 0", "-j 2 --on-error skip"] {
             let name = file.file_name().expect("a name").to_string_lossy().into_owned();
             let _ = run(&format!("{K} {options} {SMALL}"), &file).fails(1, &[&name, "could not unpack"]);

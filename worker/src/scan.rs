@@ -17,6 +17,7 @@ use kmer::superkmer::{LeftOut, Section, Share};
 use relation::{DnaType, PageCounts, RowSink, Value};
 use sequence::{Part, RecordSink};
 use shm_layout::arena::{Arena, OwnedChain};
+use shm_layout::slots::{Figure, Slots};
 use shm_layout::words::Owner;
 use std::path::Path;
 
@@ -49,6 +50,8 @@ struct Unit {
     part: u32,
     owner: Owner,
     arena: Option<Arena>,
+    /// Where progress is counted.
+    slots: Option<Slots>,
     chain: Option<OwnedChain>,
     chain_bytes: u64,
     batches: Vec<u64>,
@@ -81,6 +84,7 @@ impl Scanner {
     ) -> Result<(OwnedChain, UnitSummary), WorkError> {
         let (first, blocks) = shared.unit_blocks(unit)?;
         self.sorter.begin(unit, owner, &shared.arena, shared.share(unit));
+        self.sorter.unit.slots = Some(shared.slots.clone());
         let mut counts = PageCounts::default();
         let scanned = match shared.parcel_of(unit) {
             Some(parcel) => self.blocks.read_parcel(shared, parcel, owner, &mut self.sorter),
@@ -109,6 +113,7 @@ impl Sorter {
             part: 0,
             owner: Owner { slot: 0, generation: 0 },
             arena: None,
+            slots: None,
             chain: None,
             chain_bytes: 0,
             batches: Vec::new(),
@@ -181,7 +186,11 @@ impl Sorter {
             Method::Direct(counter) => counter.add(&self.bases),
         }
         self.bases.clear();
-        Ok(())
+        // A block may be a whole file.
+        match &self.unit.slots {
+            Some(slots) => Ok(slots.add(self.unit.owner.slot, Figure::Progress, 1)?),
+            None => Ok(()),
+        }
     }
 
     /// Sorts what the buffer holds by stripe and stores it as a batch.

@@ -21,6 +21,9 @@ const KEYS: [&str; 4] = ["table_oid", "column_name", "kmer_size", "occur_bitlen"
 
 /// One of the two tables.
 struct Stored {
+    /// Its schema, and its name in it, as SQL has them.
+    schema: String,
+    name: String,
     columns: Vec<String>,
     /// Name of the primary key and its columns.
     key: Option<(String, Vec<String>)>,
@@ -38,9 +41,12 @@ impl Stored {
     /// Looks a table up; `None` when it is not there.
     fn find(session: &mut Session, name: &str) -> Result<Option<Self>, Failure> {
         let action = format!("save into table {name}");
-        let oid = session.client().query_one("SELECT to_regclass($1)::oid", &[&name]);
-        let oid: Option<u32> = oid.and_then(|row| row.try_get(0)).map_err(|e| failed(&action, &e))?;
-        let Some(oid) = oid else { return Ok(None) };
+        let Some(oid) = session.resolve(name).map_err(|e| failed(&action, &e))? else { return Ok(None) };
+        let query = "SELECT quote_ident(n.nspname), format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            WHERE c.oid = $1";
+        let names = session.client().query_one(query, &[&oid]);
+        let (schema, name): (String, String) =
+            names.and_then(|row| Ok((row.try_get(0)?, row.try_get(1)?))).map_err(|e| failed(&action, &e))?;
         let query = "SELECT array_agg(attname::text ORDER BY attnum) FROM pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped";
         let columns = session.client().query_one(query, &[&oid]).and_then(|row| row.try_get(0));
         let query = "SELECT c.conname::text, array_agg(a.attname::text) FROM pg_constraint c
@@ -49,6 +55,8 @@ impl Stored {
         let key = session.client().query_opt(query, &[&oid]);
         let key = key.and_then(|row| row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose());
         Ok(Some(Self {
+            schema,
+            name,
             columns: columns.map_err(|e| failed(&action, &e))?,
             key: key.map_err(|e| failed(&action, &e))?,
         }))
@@ -110,19 +118,31 @@ impl Analysis {
     /// Removes what is there: the numbers of analyses, of k-mers, and of bytes of their rows.
     pub(super) fn remove(&self, session: &mut Session) -> Result<(i64, i64, i64), Failure> {
         let mut removed = [(0, 0); 2];
-        for (table, removed) in [META, HIGHFREQ].into_iter().zip(&mut removed) {
+        for (table, at) in [META, HIGHFREQ].into_iter().zip(0..) {
             let Some(stored) = Stored::find(session, table)? else { continue };
             stored.must_have(table, &KEYS[..2])?;
             let keys: Vec<&str> = KEYS.into_iter().filter(|name| stored.has(name)).collect();
+            // What a table does not know it does not tell apart: its k-mers may be another analysis's.
+            let unknown = KEYS.iter().find(|key| self.value(key).is_some() && !stored.has(key));
+            if let (HIGHFREQ, (0, _), Some(key)) = (table, removed[0], unknown) {
+                let asked = self.condition(&[key]);
+                let text = format!(
+                    "table {table}: expected k-mers of an analysis with {asked}, found no such analysis, and no column {key:?}"
+                );
+                return Err(
+                    Failure::error(text).hint("do without -k and -b to remove what there is of the column")
+                );
+            }
             let query = format!(
-                "WITH gone AS (DELETE FROM {table} WHERE {} RETURNING pg_column_size({table}.*) AS bytes)
+                "WITH gone AS (DELETE FROM {} AS t WHERE {} RETURNING pg_column_size(t.*) AS bytes)
                  SELECT count(*), coalesce(sum(bytes), 0)::int8 FROM gone",
+                stored.name,
                 self.condition(&keys)
             );
             let action = format!("save the removal from table {table}");
             let row = session.client().query_one(&query, &[]).map_err(|e| failed(&action, &e))?;
             let get = |i: usize| row.try_get(i).map_err(|e| failed(&action, &e));
-            *removed = (get(0)?, get(1)?);
+            removed[at] = (get(0)?, get(1)?);
         }
         let [(analyses, meta_bytes), (kmers, bytes)] = removed;
         Ok((analyses, kmers, meta_bytes + bytes))
@@ -168,8 +188,11 @@ impl Live {
             rows.must_have(HIGHFREQ, &["table_oid", "column_name", "uintkey"])?;
         }
         let analysis = self.analysis(plan);
-        let query =
-            format!("SELECT EXISTS (SELECT FROM {META} WHERE {})", analysis.condition(&self.keys(&meta)?));
+        let query = format!(
+            "SELECT EXISTS (SELECT FROM {} WHERE {})",
+            meta.name,
+            analysis.condition(&self.keys(&meta)?)
+        );
         let there: bool = self.session.value("save the result", &query)?;
         if there && !replace {
             let (table, column) = (&self.quoted, &self.column);
@@ -185,8 +208,10 @@ impl Live {
     }
 
     fn may_create(&mut self) -> Result<(), Failure> {
-        let query = "SELECT coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)";
-        if self.session.value("save the result", query)? {
+        let schema = self.session.schema().map_err(|e| failed("save the result", &e))?;
+        let query = "SELECT coalesce(has_schema_privilege($1::text::regnamespace, 'CREATE'), false)";
+        let may = self.session.client().query_one(query, &[&schema]).and_then(|row| row.try_get(0));
+        if may.map_err(|e| failed("save the result", &e))? {
             return Ok(());
         }
         Err(Failure::error(format!(
@@ -195,10 +220,10 @@ impl Live {
         .hint("GRANT CREATE ON SCHEMA ... TO ..., or have them made by who may"))
     }
 
-    /// What tells analyses apart: where the k-mers' table does not know k, there can be but one a column.
+    /// What tells analyses apart: where k is not in the key of the k-mers' table, there can be but one a column.
     fn keys(&mut self, meta: &Stored) -> Result<Vec<&'static str>, Failure> {
         let rows = Stored::find(&mut self.session, HIGHFREQ)?;
-        let known = |name: &&str| rows.as_ref().is_none_or(|rows| rows.has(name));
+        let known = |name: &&str| rows.as_ref().is_none_or(|rows| rows.keys().contains(name));
         Ok(meta.keys().into_iter().filter(known).collect())
     }
 
@@ -212,10 +237,15 @@ impl Live {
         };
         // One at a time: two that make the tables would run into each other.
         step(&mut self.session, &format!("SELECT pg_advisory_xact_lock(hashtext('{META}'))"))?;
-        if Stored::find(&mut self.session, META)?.is_none()
-            || Stored::find(&mut self.session, HIGHFREQ)?.is_none()
-        {
-            step(&mut self.session, CREATE_TABLES)?;
+        let there = [Stored::find(&mut self.session, META)?, Stored::find(&mut self.session, HIGHFREQ)?];
+        if there.iter().any(Option::is_none) {
+            // One that is missing belongs beside the other.
+            let beside = there.into_iter().flatten().next().map(|stored| stored.schema);
+            let first = self.session.schema().map_err(|e| failed("save the result", &e))?;
+            let schema = beside
+                .or(first)
+                .ok_or_else(|| Failure::error("search_path: expected a schema, found none"))?;
+            step(&mut self.session, &CREATE_TABLES.replace(HIGHFREQ, &format!("{schema}.{HIGHFREQ}")))?;
         }
         // Somebody may have saved one while we counted.
         self.may_save(plan, plan.replace)?;
@@ -224,7 +254,7 @@ impl Live {
         let meta = Stored::find(&mut self.session, META)?.ok_or_else(missing)?;
         let analysis = self.analysis(plan);
         let keys = self.keys(&meta)?;
-        for table in [HIGHFREQ, META] {
+        for table in [&rows.name, &meta.name] {
             step(&mut self.session, &format!("DELETE FROM {table} WHERE {}", analysis.condition(&keys)))?;
         }
         self.copy(entries, signals)?;
@@ -263,7 +293,8 @@ fn insert_rows(stored: &Stored, analysis: &Analysis) -> String {
         }
     }
     let (names, values, conflict) = (columns.join(", "), values.join(", "), stored.on_conflict(&columns));
-    format!("INSERT INTO {HIGHFREQ} ({names}) SELECT {values} FROM pg_temp.kmer_leader_rows{conflict}")
+    let table = &stored.name;
+    format!("INSERT INTO {table} ({names}) SELECT {values} FROM pg_temp.kmer_leader_rows{conflict}")
 }
 
 fn insert_meta(stored: &Stored, analysis: &Analysis, plan: &Plan) -> String {
@@ -276,5 +307,5 @@ fn insert_meta(stored: &Stored, analysis: &Analysis, plan: &Plan) -> String {
         values.push("now()".into());
     }
     let (names, values, conflict) = (columns.join(", "), values.join(", "), stored.on_conflict(&columns));
-    format!("INSERT INTO {META} ({names}) VALUES ({values}){conflict}")
+    format!("INSERT INTO {} ({names}) VALUES ({values}){conflict}", stored.name)
 }

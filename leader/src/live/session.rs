@@ -6,7 +6,8 @@ use super::errors::{failed, not_connected};
 use crate::failure::Failure;
 use crate::signals::Signals;
 use nix::sys::signal::Signal;
-use postgres::{Client, NoTls};
+use postgres::types::{FromSql, ToSql};
+use postgres::{Client, NoTls, SimpleQueryMessage};
 use std::time::{Duration, Instant};
 
 /// Versions that are read, by major number.
@@ -19,7 +20,12 @@ pub struct Session {
     client: Client,
     /// The server's major version.
     pub major: i32,
+    /// The user's `search_path`.
+    path: String,
 }
+
+/// The `search_path` of our own statements.
+const SYSTEM: &str = "pg_catalog, pg_temp";
 
 impl Session {
     /// Connects.
@@ -39,11 +45,62 @@ impl Session {
         let hosts = hosts(&config);
         let connected = watch(signals, || {}, &mut |_| {}, move || config.connect(NoTls))?;
         let client = connected.map_err(|e| not_connected(&hosts, &e))?;
-        let mut session = Self { client, major: 0 };
+        let mut session = Self { client, major: 0, path: String::new() };
+        session.close_path()?;
         let number: i32 = session
             .value("ask for the server's version", "SELECT current_setting('server_version_num')::int4")?;
         session.major = number / 10_000;
         Ok(session)
+    }
+
+    /// Lets names in our statements stand for the system's objects alone, whatever `search_path` says: who may make a function in a schema of it could
+    /// have it run with the rights of our user. The user's path is kept for [`Session::resolve`]. Until then no function is called.
+    fn close_path(&mut self) -> Result<(), Failure> {
+        let action = "ask for search_path";
+        let shown = self.client.simple_query("SHOW search_path").map_err(|e| failed(action, &e))?;
+        let path = shown.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0),
+            _ => None,
+        });
+        self.path = path.unwrap_or_default().into();
+        self.set_path(SYSTEM).map_err(|e| failed("set search_path", &e))
+    }
+
+    fn set_path(&mut self, path: &str) -> Result<(), postgres::Error> {
+        let statement = "SELECT pg_catalog.set_config('search_path', $1, false)";
+        self.client.execute(statement, &[&path]).map(|_| ())
+    }
+
+    /// What one query gives under the user's `search_path`. Every name in it must be qualified.
+    fn under_path<T>(
+        &mut self,
+        query: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Option<T>, postgres::Error>
+    where
+        T: for<'a> FromSql<'a>,
+    {
+        let path = self.path.clone();
+        self.set_path(&path)?;
+        let row = self.client.query_one(query, params)?;
+        self.set_path(SYSTEM)?;
+        row.try_get(0)
+    }
+
+    /// The OID of the table that a name stands for, by the user's `search_path`.
+    ///
+    /// # Errors
+    /// When it is no name.
+    pub fn resolve(&mut self, name: &str) -> Result<Option<u32>, postgres::Error> {
+        self.under_path("SELECT pg_catalog.to_regclass($1)::pg_catalog.oid", &[&name])
+    }
+
+    /// The schema in which the user's `search_path` makes tables, if there is one; as SQL has it.
+    ///
+    /// # Errors
+    /// None but lost connections.
+    pub fn schema(&mut self) -> Result<Option<String>, postgres::Error> {
+        self.under_path("SELECT pg_catalog.quote_ident(pg_catalog.current_schema())", &[])
     }
 
     /// Runs queries.

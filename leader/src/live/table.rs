@@ -56,7 +56,7 @@ pub struct Leaf {
 const FIND: &str = "
 SELECT c.oid, n.nspname::text, c.relname::text, format('%I.%I', n.nspname, c.relname), c.relkind::text, c.relpersistence::text,
        row_security_active(c.oid), EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid)
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ";
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1";
 
 impl Table {
     /// Finds a table by name or OID and refuses what cannot be read from files.
@@ -66,10 +66,11 @@ impl Table {
     pub fn find(session: &mut Session, name: &str) -> Result<Self, Failure> {
         let action = format!("find table {name:?}");
         let by_oid = name.parse::<u32>().ok();
-        let found = match by_oid {
-            Some(oid) => session.client().query_opt(&format!("{FIND}$1"), &[&oid]),
-            None => session.client().query_opt(&format!("{FIND}to_regclass($1)"), &[&name]),
+        let oid = match by_oid {
+            Some(oid) => Some(oid),
+            None => session.resolve(name).map_err(|e| failed(&action, &e))?,
         };
+        let found = session.client().query_opt(FIND, &[&oid]);
         let row = found.map_err(|e| failed(&action, &e))?.ok_or_else(|| {
             let failure = Failure::error(format!("table {name:?} does not exist"));
             if by_oid.is_some() {
@@ -222,7 +223,7 @@ fn attributes(session: &mut Session, oid: u32, table: &str) -> Result<Vec<Attrib
         WITH RECURSIVE base(attnum, typ) AS (
             SELECT attnum, atttypid FROM pg_attribute WHERE attrelid = $1 AND attnum > 0
             UNION ALL SELECT b.attnum, t.typbasetype FROM base b JOIN pg_type t ON t.oid = b.typ WHERE t.typtype = 'd')
-        SELECT a.attname::text, a.attisdropped, a.attlen, a.attalign::text, t.typname::text
+        SELECT a.attname::text, a.attisdropped, a.attlen, a.attalign::text, t.typname::text, a.attgenerated = 'v'
         FROM pg_attribute a
         LEFT JOIN base b ON b.attnum = a.attnum AND NOT EXISTS (SELECT FROM pg_type d WHERE d.oid = b.typ AND d.typtype = 'd')
         LEFT JOIN pg_type t ON t.oid = b.typ
@@ -231,10 +232,15 @@ fn attributes(session: &mut Session, oid: u32, table: &str) -> Result<Vec<Attrib
     let rows = session.client().query(QUERY, &[&oid]).map_err(|e| failed(&action, &e))?;
     let attribute = |row: &postgres::Row| -> Result<Attribute, postgres::Error> {
         let (dropped, len, align): (bool, i16, String) = (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
-        let type_name: Option<String> = row.try_get(4)?;
+        let (type_name, is_virtual): (Option<String>, bool) = (row.try_get(4)?, row.try_get(5)?);
         Ok(Attribute {
             name: row.try_get(0)?,
-            type_name: if dropped { "dropped".into() } else { type_name.unwrap_or_else(|| "raw".into()) },
+            // What is not stored (PostgreSQL 18) has no bytes to be read: it is of no type of ours.
+            type_name: match type_name {
+                _ if dropped => "dropped".into(),
+                _ if is_virtual => "virtual".into(),
+                name => name.unwrap_or_else(|| "raw".into()),
+            },
             len: match len {
                 -1 => AttLen::Varlena,
                 -2 => AttLen::CString,

@@ -59,8 +59,7 @@ fn oid_of(session: &mut Session, name: &str) -> Result<u32, Failure> {
         return Ok(oid);
     }
     let action = format!("find table {name:?}");
-    let row = session.client().query_one("SELECT to_regclass($1)::oid", &[&name]);
-    let oid: Option<u32> = row.and_then(|row| row.try_get(0)).map_err(|e| failed(&action, &e))?;
+    let oid = session.resolve(name).map_err(|e| failed(&action, &e))?;
     oid.ok_or_else(|| {
         Failure::error(format!("table {name:?} does not exist"))
             .hint("a table that was dropped is named by the OID in kmersearch_highfreq_kmer_meta")

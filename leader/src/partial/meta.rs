@@ -222,11 +222,29 @@ impl Meta {
 /// Blocks that are in no part though others of their file are, as the file and the first and last of them.
 pub type Missing = Vec<(String, u64, u64)>;
 
+/// What came by standard input names no file; the same of it twice is taken for one part that was named twice.
+fn check_unnamed(parts: &[(String, Meta)]) -> Result<(), Failure> {
+    let unnamed: Vec<_> = parts.iter().filter(|(_, meta)| meta.files.is_empty() && meta.keys > 0).collect();
+    for (i, (name, meta)) in unnamed.iter().enumerate() {
+        let known = |(_, other): &&&(String, Meta)| {
+            (&other.digest, other.keys, other.total_rows) == (&meta.digest, meta.keys, meta.total_rows)
+        };
+        if let Some((other, _)) = unnamed[..i].iter().find(known) {
+            let text = format!(
+                "parts {other:?} and {name:?}: expected different parts, found the same k-mers and counts, and no file that tells them apart"
+            );
+            return Err(Failure::error(text).hint("count files instead of standard input, whose names tell"));
+        }
+    }
+    Ok(())
+}
+
 /// Looks that no block is in two parts. Gives those that are in none.
 ///
 /// # Errors
 /// Naming the two parts, and the blocks.
 pub fn check_disjoint(parts: &[(String, Meta)]) -> Result<Missing, Failure> {
+    check_unnamed(parts)?;
     let mut counted: Vec<(&PartFile, (u64, u64), &str)> = parts
         .iter()
         .flat_map(|(name, meta)| meta.counted().map(move |(file, range)| (file, range, name.as_str())))
