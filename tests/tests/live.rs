@@ -251,6 +251,30 @@ fn a_connection_that_is_lost_while_the_table_is_read() {
     let _ = run.wait().fails(1, &["connection was lost while the table was read", "nothing was written"]);
 }
 
+/// Our lock is on the table, not on its TOAST relation, whose end VACUUM may cut off while we read.
+#[test]
+fn beside_vacuum_of_the_toast_relation_values_are_read() {
+    let server = Server::shared();
+    server.sql(
+        "CREATE TABLE long (id serial, seq bit varying);
+         ALTER TABLE long ALTER seq SET STORAGE EXTERNAL;
+         INSERT INTO long (seq) SELECT (SELECT string_agg(CASE WHEN random() < 0.5 THEN '0' ELSE '1' END, '') FROM generate_series(i, i + 23999))::bit varying
+           FROM generate_series(1, 24) i;
+         DELETE FROM long WHERE id > 6;",
+    );
+    let toast: String = server.value("SELECT reltoastrelid::regclass FROM pg_class WHERE relname = 'long';");
+    let size = || server.value::<u64>(&format!("SELECT pg_relation_size('{toast}');"));
+    let before = size();
+    let words = "--all -k 21 -c seq -j 1 --inject worker.running:worker=0:delay=3000";
+    let mut run = live(server, "long").words(words).spawn();
+    assert!(within(Duration::from_secs(30), || !run.workers().is_empty()), "no worker was started");
+    server.sql(&format!("VACUUM {toast};"));
+    assert!(size() < before && !run.has_ended(), "nothing was cut off while it was read");
+    let ended = run.wait().exits(0);
+    assert_eq!(ended.report(21, 0).fact("total_rows"), "6", "{ended}");
+    check(server, "long", "seq", Dna::Dna2);
+}
+
 #[test]
 fn beside_writers_the_count_is_that_of_a_snapshot() {
     let server = Server::shared();

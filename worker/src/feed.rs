@@ -120,7 +120,8 @@ impl<'a> Feeder<'a> {
 
     /// The next parcel, with its file's number.
     fn parcel(&mut self) -> Result<Option<(usize, Format, Parcel)>, WorkError> {
-        let (shared, size) = (self.shared, self.stream.parcel_size(self.next));
+        // Every file begins a parcel, however small it is: those do not make the next ones larger.
+        let (shared, size) = (self.shared, self.stream.parcel_size(self.next.saturating_sub(self.file)));
         while let Some(leaf) = shared.job.leaves.get(self.file) {
             if self.open.is_none() {
                 let path = path_of(&leaf.path);

@@ -97,7 +97,7 @@ const FIRST_PARCELS: usize = 1024;
 const NEXT_PARCELS: usize = 256;
 
 impl Stream {
-    /// Bytes after which parcel `parcel` ends with the record at hand.
+    /// Bytes after which parcel `parcel`, not counting one for each file before its own, ends with the record at hand.
     pub fn parcel_size(&self, parcel: usize) -> usize {
         let doublings = parcel.checked_sub(FIRST_PARCELS).map_or(0, |behind| behind / NEXT_PARCELS + 1);
         let longest = usize::MAX / 2;
@@ -165,7 +165,7 @@ pub struct Job {
 
 /// Which build this is: the version and the layout of the job. Leader and workers must agree.
 pub fn build_id() -> u64 {
-    let text = concat!(env!("CARGO_PKG_VERSION"), " job 15");
+    let text = concat!(env!("CARGO_PKG_VERSION"), " job 16");
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
 }
 

@@ -322,8 +322,9 @@ fn check_same(leaf: &Leaf, file: &RelationFile) -> Result<(), WorkError> {
 fn open_toast(shared: &Shared, toast: &LeafToast) -> Result<Arc<Toast>, WorkError> {
     let bytes = shared.toast_index(toast.index_offset, toast.index_bytes)?;
     let file = RelationFile::open_with_segment_size(path_of(&toast.path), shared.job.segment_blocks)?;
-    let toast = Toast::new(file, ToastIndex::from_bytes(&bytes)?)?;
-    Ok(Arc::new(if shared.job.lock_lsn.is_some() { toast.beside_server() } else { toast }))
+    let index = ToastIndex::from_bytes(&bytes)?;
+    let beside_server = shared.job.lock_lsn.is_some();
+    Ok(Arc::new(if beside_server { Toast::beside_server(file, index) } else { Toast::new(file, index)? }))
 }
 
 impl Job {

@@ -104,19 +104,20 @@ impl Toast {
     /// [`crate::ErrorKind::Own`] if the index was built from a file of another size.
     pub fn new(file: RelationFile, index: ToastIndex) -> Result<Self> {
         if index.total_blocks() != file.total_blocks() {
-            let expected = format!("an index of {} blocks", file.total_blocks());
+            let expected = format!("{} blocks, as when its index was built", index.total_blocks());
             return Err(
-                crate::error::own_error("toast index", expected, index.total_blocks()).in_file(file.path())
+                crate::error::own_error("toast relation", expected, file.total_blocks()).in_file(file.path())
             );
         }
         Ok(Self { file, index, beside_server: false })
     }
 
-    /// The same while a server runs that may prune pages of the relation and write them: every value is read until two reads agree, since
-    /// a page may be read while it is written, half old and half new.
+    /// The same while a server runs that may prune pages of the relation and write them, cut off empty pages at its end (VACUUM), or add some: every value
+    /// is read until two reads agree, since a page may be read while it is written, half old and half new. What is cut off had no value of a
+    /// visible row in it.
     #[must_use]
-    pub fn beside_server(self) -> Self {
-        Self { beside_server: true, ..self }
+    pub fn beside_server(file: RelationFile, index: ToastIndex) -> Self {
+        Self { file, index, beside_server: true }
     }
 
     /// Replaces `into` by the stored bytes of a value, `pointer.stored_size` of them. `pages` is working space,

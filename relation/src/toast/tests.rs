@@ -147,7 +147,7 @@ fn a_page_that_changed_is_seen_by_its_checksum() {
         Toast::new(open(), index)
             .unwrap_err()
             .to_string()
-            .ends_with("expected an index of 1 blocks, found 3")
+            .ends_with("expected 3 blocks, as when its index was built, found 1")
     );
 }
 
