@@ -91,6 +91,14 @@ def rule_of(args: argparse.Namespace) -> Rule:
             raise options.UsageError(
                 f"--{name.replace('_', '-')}: expected at least 1, found {getattr(args, name)}"
             )
+    if nrow is not None and nrow < 0:
+        raise options.UsageError(f"--max-appearance-nrow: expected a number of rows, found {nrow}")
+    if rate is not None and not 0 <= rate <= 1:
+        raise options.UsageError(f"--max-appearance-rate: expected 0 to 1, found {rate}")
+    if args.min_rows is not None and args.max_rows is not None and args.min_rows > args.max_rows:
+        raise options.UsageError(
+            f"--min-rows, --max-rows: expected the first not to be above the second, found {args.min_rows} and {args.max_rows}"
+        )
     by_count, histogram = args.sort == "count", args.histogram is not None
     return Rule(rate, nrow, args.all, args.min_rows, args.max_rows, args.top, by_count, histogram)
 

@@ -75,7 +75,7 @@ def of_relations(paths: list[str], part_size: int) -> list[Unit]:
 def of_files(paths: list[str], part_size: int) -> list[Unit]:
     """Groups of about `part_size` bytes, evened out: the largest file first, each to the group that has the least."""
     sized = sorted(((os.stat(path).st_size, os.path.abspath(path)) for path in paths), reverse=True)
-    if len({path for _, path in sized}) < len(sized):
+    if len({os.path.realpath(path) for _, path in sized}) < len(sized):
         raise ValueError("--files: expected each file once, found one twice")
     total = sum(size for size, _ in sized)
     groups: list[tuple[int, list[str]]] = [

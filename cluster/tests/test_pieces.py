@@ -192,3 +192,14 @@ def test_what_is_asked_wrongly_is_told(tmp_path: Path) -> None:
         with pytest.raises(options.UsageError, match=told):
             options.understand(good | more, 2)
     assert options.size("512M") == 512 << 20 and options.size("2GiB") == 2 << 30 and options.size("77") == 77
+
+
+def test_rules_that_no_engine_would_take_are_refused() -> None:
+    for words, told in [
+        (["-N", "-5"], "--max-appearance-nrow: expected a number of rows, found -5"),
+        (["--min-rows", "5", "--max-rows", "2"], "found 5 and 2"),
+        (["--top", "0"], "--top: expected at least 1"),
+    ]:
+        args = cli.parser().parse_args(["--relation", "r", "--output", "o", *words])
+        with pytest.raises(options.UsageError, match=told):
+            cli.rule_of(args)
