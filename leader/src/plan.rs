@@ -333,10 +333,7 @@ fn refuse_with_dense(args: &AnalysisArgs, select: &Selection, all: bool) -> Resu
     }
     if args.dense.is_some() && has_spectrum && !all {
         let hint = "a spectrum is of every k-mer, so every one is kept: add --all, or make two runs";
-        return refuse(
-            "--all with --histogram or --report, found neither a file of every k-mer nor a report of it",
-            hint,
-        );
+        return refuse("--all where --histogram or --report is, found them without it", hint);
     }
     Ok(())
 }
