@@ -9,10 +9,11 @@ cd "$(dirname "$0")"
 # Real pages, tuples, values and command lines to begin with.
 KMER_FUZZ_SEEDS=$PWD/corpus cargo test -q --manifest-path ../Cargo.toml -p kmer-tests --test fuzz
 seconds=${1:-60}
+targets=(page tuple varlena pglz lz4 toast catalogs segment command_line)
 flags="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters"
 flags+=" -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 -Cdebug-assertions=on -Cpanic=abort"
 RUSTFLAGS=$flags cargo +nightly build --release --target x86_64-unknown-linux-gnu
-for target in page tuple varlena pglz lz4 toast segment command_line; do
+for target in "${targets[@]}"; do
     mkdir -p "corpus/$target" "seeds/$target" artifacts
     echo "== $target"
     "target/x86_64-unknown-linux-gnu/release/$target" "corpus/$target" "seeds/$target" \
@@ -21,7 +22,7 @@ done
 if [ "${2:-}" = keep ]; then
     smallest=$(mktemp -d)
     trap 'rm -rf "$smallest"' EXIT
-    for target in page tuple varlena pglz lz4 toast segment command_line; do
+    for target in "${targets[@]}"; do
         mkdir "$smallest/$target"
         "target/x86_64-unknown-linux-gnu/release/$target" -merge=1 "$smallest/$target" "corpus/$target" 2>&1 | tail -n 1
     done

@@ -2,6 +2,8 @@
 //!
 //! `fuzz/` runs them under libFuzzer; `tests/tests/fuzz.rs` runs them on the seeds and on simple mutations of them, with every run of the tests.
 
+pub mod catalogs;
+
 use std::ffi::OsStr;
 use std::fs::OpenOptions;
 use std::os::unix::ffi::OsStrExt;
@@ -35,6 +37,7 @@ pub const BODIES: &[Body] = &[
     ("pglz", pglz),
     ("lz4", lz4),
     ("toast", toast),
+    ("catalogs", catalogs::catalogs),
     ("segment", segment),
     ("command_line", command_line),
 ];
