@@ -22,6 +22,8 @@ use std::time::Duration;
 
 /// Bytes of a chunk of the arena.
 const CHUNK_BYTES: usize = 64 << 10;
+/// A record of a stream may take this part of the memory: its feeder, the arena and the worker that counts it have a copy each.
+const LONGEST_SHARE: u64 = 4;
 /// Bases that a stripe should get: were all its k-mers different, its table would fit a core's second cache.
 const STRIPE_BASES: u64 = 1 << 14;
 /// The same where there are very many: most of them are then copies.
@@ -262,6 +264,9 @@ pub fn plan(args: &AnalysisArgs, given: Option<Source>, resumed: bool) -> Result
         if job.part_bits > 0 || job.stream.is_some() { Some(1) } else { args.debug.unit_blocks.or(batch) };
     // What a resumed run has it has: how much memory is left beside it is no matter.
     let allowed = if resumed { u64::MAX } else { allowed(args.memory, workers.workers, &room) };
+    if let Some(stream) = &mut job.stream {
+        stream.longest = allowed / LONGEST_SHARE;
+    }
     let mut sizes = sizes(&job, toast_bytes, workers.workers, allowed, asked, &args.debug)?;
     if page {
         sizes.trace = (job.blocks_to_claim().div_ceil(sizes.unit_blocks) as usize + job.stripes())

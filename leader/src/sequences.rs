@@ -146,7 +146,7 @@ fn pack(files: Vec<Option<SequenceFile>>, args: &AnalysisArgs, workers: u16, lea
     // A file is one parcel, if it is one row; else every file begins one.
     let (parcels, parcel_bytes) =
         if args.row_per_file { (inputs, u64::MAX) } else { (PARCELS + inputs, parcel_bytes) };
-    Stream { parcels, parcel_bytes, window: 2 * u32::from(workers) + 2 }
+    Stream { parcels, parcel_bytes, window: 2 * u32::from(workers) + 2, longest: u64::MAX }
 }
 
 /// Whether the first file, if it is one, begins with a record that goes on and on.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crate::buffer::PageBuffer;
 use crate::error::{Error, ErrorKind, Extent, Result, value_error};
 use crate::page::{Checked, Page};
-use crate::schema::TupleDesc;
+use crate::schema::{DnaType, TupleDesc};
 use crate::toast::{READ_AHEAD, Toast};
 use crate::tuple::{Datum, Walker};
 use crate::varlena::{self, Compressed, Method, Pointer, Varlena};
@@ -123,6 +123,7 @@ pub struct PageReader {
     file: PathBuf,
     oracle: Arc<dyn Oracle>,
     unpack: Unpack,
+    base_bits: u32,
 }
 
 impl PageReader {
@@ -156,7 +157,15 @@ impl PageReader {
             file: file.to_path_buf(),
             oracle: Arc::new(HintBitsOnly),
             unpack: Unpack { toast, verify: options.verify_checksums, ..Unpack::default() },
+            base_bits: 1,
         })
+    }
+
+    /// The same reader for values of bases: one that ends within a base (a plain `varbit` can) is damaged.
+    #[must_use]
+    pub fn with_bases(mut self, dna: DnaType) -> Self {
+        self.base_bits = dna.bits();
+        self
     }
 
     /// The same reader with an oracle that knows more than the hint bits.
@@ -248,7 +257,11 @@ impl PageReader {
             Datum::Bytes(bytes) => unpack.payload(bytes, form),
         };
         match payload.and_then(varbit::parse) {
-            Ok((bits, bytes)) => Ok(Value::Bits { bits, bytes }),
+            Ok((bits, bytes)) if bits.is_multiple_of(self.base_bits) => Ok(Value::Bits { bits, bytes }),
+            Ok((bits, _)) => {
+                let expected = format!("a multiple of {} bits, as many as a base has", self.base_bits);
+                Err(value_error("bit string", expected, bits).at_attribute(walker.column_name()))
+            }
             Err(error) => Err(error.at_attribute(walker.column_name())),
         }
     }

@@ -62,6 +62,17 @@ pub enum DnaType {
     Dna4,
 }
 
+impl DnaType {
+    /// Bits of a base: 2 or 4.
+    #[inline]
+    pub const fn bits(self) -> u32 {
+        match self {
+            Self::Dna2 => 2,
+            Self::Dna4 => 4,
+        }
+    }
+}
+
 /// A column.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attribute {

@@ -40,6 +40,18 @@ pub enum Error {
         /// What is there.
         found: String,
     },
+    /// A record, or all that is one row, is longer than memory has room for.
+    #[error("file {path:?}: {}: expected at most {most} bytes of unpacked text, found more", long(record.as_ref()))]
+    Long {
+        /// The file.
+        path: PathBuf,
+        /// Where the record begins or its letters do, from 0, in the unpacked text, and its name. `None`: it is about the whole file.
+        record: Option<(u64, String)>,
+        /// What there is room for.
+        most: u64,
+        /// Whether it is FASTA.
+        is_fasta: bool,
+    },
     /// The file is not what it was when it was opened.
     #[error("file {path:?}: expected it as it was at the start, found it changed")]
     Changed {
@@ -66,8 +78,20 @@ impl Error {
             Self::Format { path, unpack: Some(unpack), .. } => {
                 Some(format!("{unpack} {path:?} | kmer-leader -"))
             }
+            // Plain text of both formats is read in place; of FASTQ a record is held whole.
+            Self::Long { record, is_fasta, .. } if *is_fasta || record.is_none() => {
+                Some("count the unpacked text as a file, where long records are read in parts; or allow more with --memory".into())
+            }
+            Self::Long { .. } => Some("allow more with --memory".into()),
             Self::Changed { .. } => Some("count a copy, or stop what writes to it".into()),
             _ => None,
         }
+    }
+}
+
+fn long(record: Option<&(u64, String)>) -> String {
+    match record {
+        Some((offset, name)) => format!("record at byte {offset} ({name:?})"),
+        None => "all records, being one row".to_owned(),
     }
 }

@@ -35,7 +35,9 @@ const PACKED: [(&[u8], Packing); 3] =
     [(b"\x1f\x8b", Packing::Gzip), (b"\x28\xb5\x2f\xfd", Packing::Zstd), (b"\xfd7zXZ\0", Packing::Xz)];
 
 /// First bytes of what is recognised but not read, its name, and a command that unpacks it.
-const FOREIGN: [(&[u8], &str, Option<&str>); 5] = [
+const FOREIGN: [(&[u8], &str, Option<&str>); 7] = [
+    (b"\n", "an empty line at its start", Some("sed '/./,$!d'")),
+    (b"\r\n", "an empty line at its start", Some("sed '/[^\r]/,$!d'")),
     (b"BZh", "a bzip2 file", Some("bzip2 -dc")),
     (b"PK\x03\x04", "a zip file", Some("unzip -p")),
     (b"BAM\x01", "a BAM file", Some("samtools fasta")),
@@ -45,6 +47,10 @@ const FOREIGN: [(&[u8], &str, Option<&str>); 5] = [
 
 /// How the bytes that begin with `magic` are packed.
 pub fn packing(magic: &[u8]) -> Packing {
+    // A zstd file may begin with a frame to skip, as pzstd's do: sixteen magics.
+    if let [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] = magic {
+        return Packing::Zstd;
+    }
     PACKED.iter().find(|(start, _)| magic.starts_with(start)).map_or(Packing::Plain, |(_, packing)| *packing)
 }
 
@@ -69,7 +75,8 @@ pub fn format(path: &Path, magic: &[u8]) -> Result<Format> {
 /// Whether the bytes look like something that is read here, packed or not. A heap page begins with its LSN, whose high word is small for
 /// 18 exabytes of log, so none of these magics can begin one unless its LSN is absurd.
 pub fn is_sequence(magic: &[u8]) -> bool {
-    packing(magic) != Packing::Plain || matches!(magic.first(), Some(b'>' | b'@'))
+    let line = magic.iter().find(|byte| !matches!(byte, b'\n' | b'\r'));
+    packing(magic) != Packing::Plain || matches!(line, Some(b'>' | b'@'))
 }
 
 #[cfg(test)]
@@ -83,12 +90,15 @@ mod tests {
         assert_eq!(format(path, b"@r1\nAC").expect("FASTQ"), Format::Fastq);
         assert_eq!(packing(b"\x1f\x8b\x08"), Packing::Gzip);
         assert_eq!(packing(b"\x28\xb5\x2f\xfd\x04"), Packing::Zstd);
+        assert_eq!(packing(b"\x50\x2a\x4d\x18\x04\0"), Packing::Zstd);
         assert_eq!(packing(b"\xfd7zXZ\0"), Packing::Xz);
         for (magic, word) in [
             (&b"BZh9"[..], "bzip2"),
             (b"@HD\tVN", "SAM"),
             (b"", "empty"),
             (b"ACGT", "neither"),
+            (b"\n@a\nAC", "an empty line at its start"),
+            (b"\r\n>a\r", "an empty line at its start"),
             (b"\x1f\x8b\x08\0", "twice"),
         ] {
             let text = format(path, magic).expect_err("none").to_string();

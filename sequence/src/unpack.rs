@@ -1,10 +1,12 @@
 //! Text out of packed files: gzip (bgzf is gzip in many members), zstd, xz, by the libraries that are kept for them.
 //!
-//! A file may be several packed ones in a row, as `cat a.gz b.gz` makes them. One that is cut off is an error, never a shorter text.
+//! A file may be several packed ones in a row, as `cat a.gz b.gz` makes them. One that is cut off is an error, never a shorter text. Zeros behind
+//! the last gzip member fill up a block of a tape, as gzip itself takes them.
 
 use crate::error::{Error, Result};
 use crate::format::{Format, MAGIC, Packing, format, packing};
-use std::io::{BufReader, Cursor, Read};
+use flate2::bufread::GzDecoder;
+use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -36,8 +38,8 @@ pub fn unpack(path: &Path, source: Source) -> Result<Unpacked> {
         Packing::Gzip => {
             let end = Arc::new(Mutex::new(End::default()));
             let packed = Watched { source, end: Arc::clone(&end) };
-            let text = flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(BUFFER, packed));
-            Box::new(Ended { text, end })
+            let packed = BufReader::with_capacity(BUFFER, packed);
+            Box::new(Ended { text: Members(Some(GzDecoder::new(packed))), end })
         }
         Packing::Zstd => Box::new(
             zstd::stream::read::Decoder::with_buffer(BufReader::with_capacity(BUFFER, source))
@@ -48,7 +50,12 @@ pub fn unpack(path: &Path, source: Source) -> Result<Unpacked> {
         }
     };
     let (magic, text) = peek(path, "unpack", text)?;
-    Ok(Unpacked { text, format: format(path, &magic)? })
+    let format = format(path, &magic).map_err(|error| match error {
+        // The command would be for the text, which is no file.
+        Error::Format { path, found, .. } => Error::Format { path, found, unpack: None },
+        other => other,
+    })?;
+    Ok(Unpacked { text, format })
 }
 
 /// The block without text that ends a bgzf file (section 4.1.2 of the SAM specification).
@@ -89,6 +96,45 @@ impl Read for Watched {
         let read = self.source.read(into)?;
         self.end.lock().unwrap_or_else(PoisonError::into_inner).add(&into[..read]);
         Ok(read)
+    }
+}
+
+/// The members of a gzip file, one after the other.
+struct Members<R>(Option<GzDecoder<R>>);
+
+impl<R: BufRead> Read for Members<R> {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        while let Some(member) = &mut self.0 {
+            let read = member.read(into)?;
+            if read > 0 || into.is_empty() {
+                return Ok(read);
+            }
+            let Some(mut rest) = self.0.take().map(GzDecoder::into_inner) else { break };
+            let zeros = skip_zeros(&mut rest)?;
+            if !rest.fill_buf()?.is_empty() {
+                if zeros > 0 {
+                    let text =
+                        format!("expected the end or a gzip member, found other bytes behind {zeros} zeros");
+                    return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, text));
+                }
+                self.0 = Some(GzDecoder::new(rest));
+            }
+        }
+        Ok(0)
+    }
+}
+
+/// Reads over bytes that are zero; says how many.
+fn skip_zeros(from: &mut impl BufRead) -> std::io::Result<u64> {
+    let mut skipped = 0;
+    loop {
+        let bytes = from.fill_buf()?;
+        let (zeros, len) = (bytes.iter().take_while(|byte| **byte == 0).count(), bytes.len());
+        from.consume(zeros);
+        skipped += zeros as u64;
+        if zeros == 0 || zeros < len {
+            return Ok(skipped);
+        }
     }
 }
 

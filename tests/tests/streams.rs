@@ -378,6 +378,23 @@ fn damage_in_a_packed_file_is_an_error() {
 
 /// Memory is bounded: what waits for slow workers is a few parcels.
 #[test]
+fn a_record_that_memory_has_no_room_for_is_an_error() {
+    let reads = Reads::new(78, 1);
+    let letters = "ACGTTGCA".repeat(5 << 20);
+    let file = reads.write("long.fa.gz", &gzip(format!(">a\nACGT\n>chr1 of many\n{letters}\n").as_bytes()));
+    let plain = reads.write("long.fa", format!(">a\nACGT\n>chr1\n{letters}\n").as_bytes());
+    let counted = run("-q -k 21 -j 1 --all", &file).exits(0).stdout;
+    assert_eq!(counted, run("-q -k 21 -j 1 --all --memory 96M", &plain).exits(0).stdout);
+    for (options, what) in
+        [("", "record at byte 22 (\"chr1\")"), ("--row-per-file", "all records, being one row")]
+    {
+        let what = format!("{what}: expected at most 16777216 bytes of unpacked text, found more");
+        let hint = "hint: count the unpacked text as a file";
+        let _ = run(&format!("-k 21 -j 1 --all --memory 96M {options}"), &file).fails(1, &[&what, hint]);
+    }
+}
+
+#[test]
 fn a_feeder_waits_for_the_workers() {
     let reads = Reads::new(59, 1000);
     let ended = run(&format!("{K} -j 1 {SMALL} --inject scan.block:nth=all:delay=10"), &reads.packed());

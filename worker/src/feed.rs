@@ -136,7 +136,7 @@ impl<'a> Feeder<'a> {
                     Box::new(File::open(path).map_err(|e| sequence::Error::io(path, "open", e))?)
                 };
                 let unpacked = unpack(path, source)?;
-                self.open = Some(Parcels::new(unpacked.text, unpacked.format, path));
+                self.open = Some(Parcels::new(unpacked.text, unpacked.format, path, self.stream.longest));
             }
             if let Some(open) = &mut self.open {
                 let mut each = || {

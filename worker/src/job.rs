@@ -9,6 +9,7 @@ use bincode::{Decode, Encode};
 use kmer::params::Params;
 use relation::visibility::Oracle;
 use relation::{BLOCK_SIZE, DnaType, PgXact, ReadOptions, TupleDesc, Unhinted};
+use sequence::parcels::WHOLE;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -89,6 +90,8 @@ pub struct Stream {
     pub parcel_bytes: u64,
     /// Parcels that may wait for workers.
     pub window: u32,
+    /// Bytes of the longest record, or of all records that are one row: they are a parcel, which memory must hold in several places at once.
+    pub longest: u64,
 }
 
 /// Parcels of the first size.
@@ -100,9 +103,8 @@ impl Stream {
     /// Bytes after which parcel `parcel`, not counting one for each file before its own, ends with the record at hand.
     pub fn parcel_size(&self, parcel: usize) -> usize {
         let doublings = parcel.checked_sub(FIRST_PARCELS).map_or(0, |behind| behind / NEXT_PARCELS + 1);
-        let longest = usize::MAX / 2;
         let size = self.parcel_bytes.checked_mul(1 << doublings.min(40));
-        size.map_or(longest, |size| (size as usize).min(longest))
+        size.map_or(WHOLE, |size| (size as usize).min(WHOLE))
     }
 }
 

@@ -160,7 +160,7 @@ impl Sorter {
     fn take(&mut self, bits: u32, bytes: &[u8]) -> Result<(), WorkError> {
         self.unit.row += 1;
         let row = self.unit.row;
-        let bases = u64::from(bits) / if self.dna == DnaType::Dna2 { 2 } else { 4 };
+        let bases = u64::from(bits / self.dna.bits());
         if bases < u64::from(self.params.k()) {
             self.unit.summary.short += 1;
             return Ok(());

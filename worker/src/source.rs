@@ -169,7 +169,8 @@ impl Blocks {
         let file = RelationFile::open_with_segment_size(path, job.segment_blocks)?;
         check_same(leaf, &file)?;
         let desc = leaf.tuple_desc()?;
-        let mut reader = PageReader::new(&desc, leaf.column as usize, job.read_options(), path, toast)?;
+        let mut reader = PageReader::new(&desc, leaf.column as usize, job.read_options(), path, toast)?
+            .with_bases(job.dna_type());
         if let Some(oracle) = &self.oracle {
             reader = reader.with_oracle(Arc::clone(oracle));
         }

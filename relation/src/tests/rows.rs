@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::build::*;
 use super::{Bits, Collect, file_of, pglz, read_page, reader, toast_of};
-use crate::{Extent, PageCounts, ReadOptions, RelationFile, Toast, ToastIndex, Unhinted};
+use crate::{DnaType, Extent, PageCounts, ReadOptions, RelationFile, Toast, ToastIndex, Unhinted};
 
 const COLUMNS: &str = "id int4, seq varbit";
 
@@ -118,6 +118,21 @@ fn bit_strings_that_lie() {
             "relation \"t\": bit string: expected 2 bytes for 9 bits, found 1 (block 0, item 2, attribute \"seq\")",
         ]
     );
+}
+
+#[test]
+fn values_that_end_within_a_base_are_damaged() {
+    let page = TestPage::with(&[row(1, 7, &[0xfe]), row(2, 6, &[0xfc]), row(3, 8, &[0xff])]).sealed(0);
+    for (dna, good) in [(DnaType::Dna2, 2), (DnaType::Dna4, 1)] {
+        let (mut sink, mut counts) = (Collect::default(), PageCounts::default());
+        let mut reader = reader(COLUMNS, options(Unhinted::Error), None).with_bases(dna);
+        reader.read_page(&page, 0, &mut counts, &mut sink).unwrap();
+        assert_eq!((counts.live, counts.damaged_tuples), (good, 3 - good));
+        let bits = dna.bits();
+        let want =
+            format!("expected a multiple of {bits} bits, as many as a base has, found 7 (block 0, item 1, ");
+        assert!(sink.texts()[0].contains(&want), "{:?}", sink.texts());
+    }
 }
 
 #[test]
