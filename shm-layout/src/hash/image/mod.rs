@@ -28,6 +28,8 @@
 //! The reader copies the header once and checks it against the chain's length (I6); after that no number out of the image is used as
 //! an offset.
 
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+mod lanes;
 mod read_short;
 mod short;
 mod squeeze;

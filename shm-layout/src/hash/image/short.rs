@@ -63,6 +63,25 @@ impl Short {
         (self.rest_bytes + FIXED) as usize
     }
 
+    /// Bits of a place's number, and of the hash that are stored.
+    pub(super) const fn place_bits(self) -> u32 {
+        self.place_bits
+    }
+
+    pub(super) const fn rest_bits(self) -> u32 {
+        self.rest_bits
+    }
+
+    /// Bytes of distance and count in an entry.
+    pub(super) const fn fixed(self) -> u32 {
+        FIXED
+    }
+
+    /// The multiplier of the hash, as it was given.
+    pub(super) const fn multiplier(self) -> u64 {
+        self.multiplier
+    }
+
     /// Where a key is at home, and the rest of its hash; `None` for a number that is no key of this table.
     pub(super) fn of_key(self, key: u64) -> Option<(u64, u64)> {
         (key & !(u64::MAX >> (64 - self.key_bits)) == 0).then(|| self.parts(key))

@@ -54,23 +54,48 @@ impl Squeezed {
 }
 
 /// Notes which places of word `word` are in use, and how many were before them.
-fn write_bits(buffer: &mut [u8], bits_at: usize, words: usize, word: usize, (bits, rank): (u64, u32)) {
+pub(super) fn write_bits(
+    buffer: &mut [u8],
+    bits_at: usize,
+    words: usize,
+    word: usize,
+    (bits, rank): (u64, u32),
+) {
     buffer[bits_at + word * 8..][..8].copy_from_slice(&bits.to_le_bytes());
     buffer[bits_at + words * 8 + word * 4..][..4].copy_from_slice(&rank.to_le_bytes());
 }
 
-/// Short entries; the counts that are kept apart are returned, with the ranks of their entries. `None` when an entry is too far from home.
+/// Counts that do not fit an entry, with the ranks of theirs.
+pub(super) type Apart = Vec<(u32, u32)>;
+
+/// Short entries, and the counts that are kept apart. `None` when an entry is too far from home.
 fn squeeze_short<K: Key>(
     buffer: &mut Vec<u8>,
     bits_at: usize,
     words: usize,
     table: &GroupCounter<K>,
     short: Short,
-) -> Option<(Squeezed, Vec<(u32, u32)>)> {
+) -> Option<(Squeezed, Apart)> {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    if super::lanes::suits() {
+        #[allow(unsafe_code, reason = "the corner for SIMD")]
+        // SAFETY: the processor has all that the function asks for.
+        return unsafe { super::lanes::squeeze_short(buffer, bits_at, words, table, short) };
+    }
+    squeeze_short_any(buffer, bits_at, words, table, short)
+}
+
+fn squeeze_short_any<K: Key>(
+    buffer: &mut Vec<u8>,
+    bits_at: usize,
+    words: usize,
+    table: &GroupCounter<K>,
+    short: Short,
+) -> Option<(Squeezed, Apart)> {
     let (mut found, mut apart, size) = (Squeezed::default(), Vec::new(), short.bytes());
-    let (mut word, mut rank, mut all_told) = (0, 0u32, true);
+    let (mut rank, mut all_told) = (0u32, true);
     let mut entries = [0u8; 64 * 8 + 8];
-    table.for_each_64(|places| {
+    for (word, places) in table.by_64().enumerate() {
         let bits = places.used();
         let (mut left, mut filled) = (bits, 0);
         while left != 0 {
@@ -88,8 +113,8 @@ fn squeeze_short<K: Key>(
         }
         write_bits(buffer, bits_at, words, word, (bits, rank));
         buffer.extend_from_slice(&entries[..filled * size]);
-        (word, rank) = (word + 1, rank + filled as u32);
-    });
+        rank += filled as u32;
+    }
     all_told.then_some((found, apart))
 }
 
@@ -101,9 +126,9 @@ fn squeeze_entries<K: Key, const SIZE: usize>(
     table: &GroupCounter<K>,
 ) -> Squeezed {
     let mut found = Squeezed::default();
-    let (mut word, mut rank) = (0, 0u32);
+    let mut rank = 0u32;
     let mut entries = [[0u8; SIZE]; 64];
-    table.for_each_64(|places| {
+    for (word, places) in table.by_64().enumerate() {
         let bits = places.used();
         let (mut left, mut filled) = (bits, 0);
         while left != 0 {
@@ -117,7 +142,40 @@ fn squeeze_entries<K: Key, const SIZE: usize>(
         }
         write_bits(buffer, bits_at, words, word, (bits, rank));
         buffer.extend_from_slice(entries[..filled].as_flattened());
-        (word, rank) = (word + 1, rank + filled as u32);
-    });
+        rank += filled as u32;
+    }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn check<K: Key>(keys: &[(u64, u32)], key_bits: u32, multiplier: u64) {
+        let mut table = GroupCounter::<K>::for_bits(keys.len(), multiplier, key_bits);
+        for (i, (key, count)) in keys.iter().enumerate() {
+            let tag = u64::from(*count) << 32 | (i as u64 + 1);
+            table.add_batch(&[K::narrow(key >> (64 - key_bits))], &[tag]);
+        }
+        let words = table.places().div_ceil(64);
+        let Some(short) = Short::of(table.places() as u64, table.multiplier()) else { return };
+        let (mut best, mut any) = (vec![0; 16 + words * 12], vec![0; 16 + words * 12]);
+        let found = squeeze_short(&mut best, 16, words, &table, short);
+        assert_eq!(found, squeeze_short_any(&mut any, 16, words, &table, short));
+        assert!(found.is_none() || best == any);
+    }
+
+    proptest! {
+        #[test]
+        fn every_copy_of_the_loop_writes_the_same(
+            keys in prop::collection::vec((any::<u64>(), prop_oneof![1..9u32, 250..260u32, any::<u32>().prop_map(|n| n >> 8 | 1)]), 0..700),
+            key_bits in 6..=64u32, near: bool, multiplier: u64,
+        ) {
+            // Keys that are near each other have long ways from home.
+            let keys: Vec<_> = keys.into_iter().map(|(key, count)| (if near { key >> 50 } else { key }, count)).collect();
+            check::<u64>(&keys, key_bits, if near { 1 } else { multiplier });
+            check::<u32>(&keys, key_bits.min(32), multiplier);
+        }
+    }
 }
