@@ -264,8 +264,8 @@ pub fn plan(args: &AnalysisArgs, given: Option<Source>, resumed: bool) -> Result
         if job.part_bits > 0 || job.stream.is_some() { Some(1) } else { args.debug.unit_blocks.or(batch) };
     // What a resumed run has it has: how much memory is left beside it is no matter.
     let allowed = if resumed { u64::MAX } else { allowed(args.memory, workers.workers, &room) };
-    if let Some(stream) = &mut job.stream {
-        stream.longest = allowed / LONGEST_SHARE;
+    if let (Some(stream), Some(memory)) = (&mut job.stream, args.memory) {
+        stream.longest = of_memory(memory, workers.workers) / LONGEST_SHARE;
     }
     let mut sizes = sizes(&job, toast_bytes, workers.workers, allowed, asked, &args.debug)?;
     if page {
@@ -403,11 +403,14 @@ fn chunk_bytes(allowed: u64) -> usize {
     (1usize << bits.min(30)).clamp(4096, CHUNK_BYTES)
 }
 
+/// What `memory`, which is said of all processes, leaves for the segment.
+fn of_memory(memory: u64, workers: u16) -> u64 {
+    memory.saturating_sub(memory::PRIVATE * u64::from(workers.max(1))).max(memory / 4)
+}
+
 /// Bytes that a segment may take.
 fn allowed(memory: Option<u64>, workers: u16, room: &Room) -> u64 {
-    // What is said of the memory is meant of all processes.
-    let private = memory::PRIVATE * u64::from(workers.max(1));
-    let allowed = memory.map_or(u64::MAX, |memory| memory.saturating_sub(private).max(memory / 4));
+    let allowed = memory.map_or(u64::MAX, |memory| of_memory(memory, workers));
     // Pages of a file can be written to it and given back.
     let left = limits::cgroup_left().filter(|_| room.dir.is_none()).map_or(u64::MAX, |left| left - left / 16);
     allowed.min(left).min(room.address_space())

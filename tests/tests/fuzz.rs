@@ -71,7 +71,7 @@ fn seeds(body: &str) -> Vec<Vec<u8>> {
         "toast" => seeds.push(relation("klebs.toast")[..16384].to_vec()),
         // Every table in the directory of every version; a cut file; a byte of the control file, with its checksum as it was and made right.
         "catalogs" => {
-            seeds.extend((0..6 * 8).map(|n| vec![n % 6 | n / 6 << 3]));
+            seeds.extend((0..6 * 8).map(|n| vec![n % 6 + n / 6 * 8]));
             seeds.extend((0..6).map(|major| vec![major, 251, 0, 32, 0, 0, 0, 0, 0]));
             seeds.extend([0, 128].map(|seal| vec![seal | 2, 0, 8, 0, 0, 1, 2, 3, 4]));
         }
