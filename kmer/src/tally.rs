@@ -7,6 +7,7 @@
 //! Open addressing over a power of two of slots, at most half full; a slot whose weight is 0 is empty.
 
 use crate::record::{self, NEW_ROW, Record};
+use crate::simd;
 
 #[derive(Clone, Copy, Default)]
 struct Slot<R> {
@@ -42,6 +43,8 @@ pub struct SortedOut {
     pub kmers: u64,
 }
 
+/// How many records ahead slots are prefetched.
+const AHEAD: usize = 8;
 /// Records between two looks at how full the table is.
 const STRIDE: usize = 1024;
 
@@ -87,6 +90,9 @@ impl<R: Record> Tally<R> {
         for stride in (0..count).step_by(STRIDE) {
             self.make_room();
             for i in stride..count.min(stride + STRIDE) {
+                if let Some(later) = bytes.get((i + AHEAD) * size..(i + AHEAD + 1) * size) {
+                    self.prefetch(R::load(later).unmarked());
+                }
                 let record = next;
                 let begins = record.header() & NEW_ROW != 0;
                 let ends = match bytes.get((i + 1) * size..(i + 2) * size) {
@@ -107,6 +113,13 @@ impl<R: Record> Tally<R> {
             }
         }
         Ok(SortedOut { records: count as u64, kmers })
+    }
+
+    /// Asks for the slot at which the search for a record begins.
+    #[inline(always)]
+    fn prefetch(&self, record: R) {
+        let at = (record.hash(self.multiplier) >> self.shift) as usize & (self.slots.len() - 1);
+        simd::prefetch(&self.slots[at]);
     }
 
     #[inline(always)]

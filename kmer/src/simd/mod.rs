@@ -39,6 +39,23 @@ pub(crate) fn name() -> &'static str {
     "portable"
 }
 
+/// Asks for the cache line in which `what` begins.
+#[inline(always)]
+pub(crate) fn prefetch<T>(what: &T) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
+        #[allow(unsafe_code, reason = "the corner for SIMD")]
+        // SAFETY: prefetching changes nothing and cannot fault, whatever the address.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(
+                std::ptr::from_ref(what).cast(),
+            );
+        }
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = what;
+}
+
 /// Makes a function that runs the best copy of another one for the processor: `any`, inlined into functions that are compiled for more of it.
 macro_rules! copies {
     ($(#[$doc:meta])* $vis:vis fn $name:ident $(<$($g:ident: $bound:path),+>)?
