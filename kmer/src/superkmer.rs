@@ -178,6 +178,15 @@ impl Splitter {
 
     /// First pass: minimizers tile by tile, runs cut where they change.
     fn cut(&mut self, bases: &Bases) {
+        if self.share == Share::default() && !self.occurrences {
+            self.cut_as::<true>(bases);
+        } else {
+            self.cut_as::<false>(bases);
+        }
+    }
+
+    /// `PLAIN`: all stripes are written, and rows counted.
+    fn cut_as<const PLAIN: bool>(&mut self, bases: &Bases) {
         let runs = bases.runs();
         let mut next = 0;
         let mut tile_start = 0;
@@ -189,7 +198,7 @@ impl Splitter {
             let mut end = tile_start + TILE;
             if last >= end {
                 self.minimizers(bases, tile_start, TILE);
-                self.cut_range(run, tile_start, tile_start, end);
+                self.cut_range::<PLAIN>(run, tile_start, tile_start, end);
                 tile_start = end;
                 continue;
             }
@@ -209,7 +218,7 @@ impl Splitter {
             self.minimizers(bases, tile_start, end - tile_start);
             for run in &runs[first..next] {
                 let from = tile_start.max(run.start as usize);
-                self.cut_range(run, tile_start, from, (run.start + run.len - self.k + 1) as usize);
+                self.cut_range::<PLAIN>(run, tile_start, from, (run.start + run.len - self.k + 1) as usize);
             }
             tile_start = end.next_multiple_of(4);
         }
@@ -226,7 +235,7 @@ impl Splitter {
 
     /// Cuts the k-mers that start in `from..to`, all of `run`, with the minimizers of the tile that starts at `tile_start`.
     #[inline]
-    fn cut_range(&mut self, run: &Run, tile_start: usize, from: usize, to: usize) {
+    fn cut_range<const PLAIN: bool>(&mut self, run: &Run, tile_start: usize, from: usize, to: usize) {
         let (mut begin, to) = (from - tile_start, to - tile_start);
         let longest = self.width.max_kmers(self.k) as usize;
         let mut word = begin / 64;
@@ -241,25 +250,25 @@ impl Splitter {
             bits &= bits.wrapping_sub(1);
             let stripe = self.dealer.stripe_of(self.tile.minima[begin]);
             while end - begin > longest {
-                self.found(run.row, tile_start + begin, stripe, longest);
+                self.found::<PLAIN>(run.row, tile_start + begin, stripe, longest);
                 begin += longest;
             }
-            self.found(run.row, tile_start + begin, stripe, end - begin);
+            self.found::<PLAIN>(run.row, tile_start + begin, stripe, end - begin);
             begin = end;
         }
     }
 
     #[inline(always)]
-    fn found(&mut self, row: u32, start: usize, stripe: u32, kmers: usize) {
-        if !self.share.has_part(stripe) {
+    fn found<const PLAIN: bool>(&mut self, row: u32, start: usize, stripe: u32, kmers: usize) {
+        if !PLAIN && !self.share.has_part(stripe) {
             self.left_out.part += kmers as u64;
             return;
         }
         let known = &mut self.stripes[stripe as usize];
         let new = known.last_row != row;
         known.last_row = row;
-        known.rows += if self.occurrences { kmers as u32 } else { u32::from(new) };
-        if !self.share.has_pass(stripe) {
+        known.rows += if !PLAIN && self.occurrences { kmers as u32 } else { u32::from(new) };
+        if !PLAIN && !self.share.has_pass(stripe) {
             self.left_out.pass += kmers as u64;
             return;
         }
