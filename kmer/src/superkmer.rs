@@ -238,44 +238,36 @@ impl Splitter {
     fn cut_range<const PLAIN: bool>(&mut self, run: &Run, tile_start: usize, from: usize, to: usize) {
         let (mut begin, to) = (from - tile_start, to - tile_start);
         let longest = self.width.max_kmers(self.k) as usize;
+        let (dealer, changes) = (self.dealer, &self.changes);
+        let minima: &[u32; TILE] = self.tile.minima.first_chunk().expect("a tile");
+        let mut sink = Sink {
+            stripes: &mut self.stripes,
+            pieces: &mut self.pieces[self.found..],
+            found: 0,
+            row: run.row,
+            share: self.share,
+            left_out: &mut self.left_out,
+            occurrences: self.occurrences,
+        };
         let mut word = begin / 64;
-        let mut bits = self.changes[word] & (!0 << (begin % 64));
+        let mut bits = changes[word] & (!0 << (begin % 64));
         while begin < to {
             while bits == 0 && word * 64 + 64 < to {
                 word += 1;
-                bits = self.changes[word];
+                bits = changes[word];
             }
             // Without a change before it, the end of the run ends the stretch.
             let end = (word * 64 + bits.trailing_zeros() as usize + 1).min(to);
             bits &= bits.wrapping_sub(1);
-            let stripe = self.dealer.stripe_of(self.tile.minima[begin]);
+            let stripe = dealer.stripe_of(minima[begin]);
             while end - begin > longest {
-                self.found::<PLAIN>(run.row, tile_start + begin, stripe, longest);
+                sink.found::<PLAIN>(tile_start + begin, stripe, longest);
                 begin += longest;
             }
-            self.found::<PLAIN>(run.row, tile_start + begin, stripe, end - begin);
+            sink.found::<PLAIN>(tile_start + begin, stripe, end - begin);
             begin = end;
         }
-    }
-
-    #[inline(always)]
-    fn found<const PLAIN: bool>(&mut self, row: u32, start: usize, stripe: u32, kmers: usize) {
-        if !PLAIN && !self.share.has_part(stripe) {
-            self.left_out.part += kmers as u64;
-            return;
-        }
-        let known = &mut self.stripes[stripe as usize];
-        let new = known.last_row != row;
-        known.last_row = row;
-        known.rows += if !PLAIN && self.occurrences { kmers as u32 } else { u32::from(new) };
-        if !PLAIN && !self.share.has_pass(stripe) {
-            self.left_out.pass += kmers as u64;
-            return;
-        }
-        known.records += 1;
-        known.kmers += kmers as u32;
-        self.pieces[self.found] = Piece::new(start, stripe, kmers as u8 | if new { NEW_ROW } else { 0 });
-        self.found += 1;
+        self.found += sink.found;
     }
 
     /// Between the passes: where each section begins. Returns the bytes of all.
@@ -303,6 +295,40 @@ impl Splitter {
             R::cut(packed, piece.start(), n).with_header(header).store(place);
             *cursor += R::WIDTH.bytes() as u32;
         }
+    }
+}
+
+/// Takes the super-k-mers of a run.
+struct Sink<'a> {
+    stripes: &'a mut [Stripe],
+    /// The first `found` are of this run.
+    pieces: &'a mut [Piece],
+    found: usize,
+    row: u32,
+    share: Share,
+    left_out: &'a mut LeftOut,
+    occurrences: bool,
+}
+
+impl Sink<'_> {
+    #[inline(always)]
+    fn found<const PLAIN: bool>(&mut self, start: usize, stripe: u32, kmers: usize) {
+        if !PLAIN && !self.share.has_part(stripe) {
+            self.left_out.part += kmers as u64;
+            return;
+        }
+        let known = &mut self.stripes[stripe as usize];
+        let new = known.last_row != self.row;
+        known.last_row = self.row;
+        known.rows += if !PLAIN && self.occurrences { kmers as u32 } else { u32::from(new) };
+        if !PLAIN && !self.share.has_pass(stripe) {
+            self.left_out.pass += kmers as u64;
+            return;
+        }
+        known.records += 1;
+        known.kmers += kmers as u32;
+        self.pieces[self.found] = Piece::new(start, stripe, kmers as u8 | if new { NEW_ROW } else { 0 });
+        self.found += 1;
     }
 }
 
