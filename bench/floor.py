@@ -1,9 +1,10 @@
-"""The least that a run of this shape pays, whatever it computes: two processes read a relation's pages, write so many bytes of shared memory, and one
-of them gives that back. Prints a line for each size.
+"""The least that a run of this shape pays, whatever it computes: two processes read a relation's pages, write so many bytes of shared memory, which is
+then given back. Prints a line for each size.
 
     python3 bench/floor.py RELATION MEGABYTES...
 
-Medians of seven. Nothing is decoded, counted or waited for, so no engine that keeps that much in a named segment can be faster than the sum.
+Medians of seven. Nothing is decoded, counted or waited for, so an engine that writes that much into one shared-memory object in this way takes longer
+than the sum.
 """
 
 import os

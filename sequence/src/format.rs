@@ -37,7 +37,7 @@ const PACKED: [(&[u8], Packing); 3] =
 /// First bytes of what is recognised but not read, its name, and a command that unpacks it.
 const FOREIGN: [(&[u8], &str, Option<&str>); 7] = [
     (b"\n", "an empty line at its start", Some("sed '/./,$!d'")),
-    (b"\r\n", "an empty line at its start", Some("sed '/[^\r]/,$!d'")),
+    (b"\r\n", "an empty line at its start", Some("sed '/[^\\r]/,$!d'")),
     (b"BZh", "a bzip2 file", Some("bzip2 -dc")),
     (b"PK\x03\x04", "a zip file", Some("unzip -p")),
     (b"BAM\x01", "a BAM file", Some("samtools fasta")),
@@ -104,5 +104,7 @@ mod tests {
             let text = format(path, magic).expect_err("none").to_string();
             assert!(text.contains(word), "{text}");
         }
+        let hint = format(path, b"\r\n>a\r").expect_err("none").hint();
+        assert_eq!(hint.as_deref(), Some(r#"sed '/[^\r]/,$!d' "reads.bam" | kmer-leader -"#));
     }
 }

@@ -376,7 +376,6 @@ fn damage_in_a_packed_file_is_an_error() {
     assert_eq!(body(&ended.stdout), body(&reads.expected(K)));
 }
 
-/// Memory is bounded: what waits for slow workers is a few parcels.
 #[test]
 fn a_record_that_memory_has_no_room_for_is_an_error() {
     let reads = Reads::new(78, 1);
@@ -394,6 +393,7 @@ fn a_record_that_memory_has_no_room_for_is_an_error() {
     }
 }
 
+/// Memory is bounded: what waits for slow workers is a few parcels.
 #[test]
 fn a_feeder_waits_for_the_workers() {
     let reads = Reads::new(59, 1000);

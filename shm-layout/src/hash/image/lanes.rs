@@ -1,7 +1,7 @@
 //! Short entries, eight places at a time, for processors with AVX-512.
 //!
-//! The same bytes, sums and refusals as the plain loop of [`super::squeeze`], whose tests judge the two by each other. Unsafe is the store of eight
-//! lanes alone: the call into this module is the caller's.
+//! The same bytes, sums and refusals as the plain loop of [`super::squeeze`], whose tests judge the two by each other. Unsafe are the load
+//! of eight lanes from an array of as many bytes and the store of them alone: the call into this module is the caller's.
 
 use super::short::{APART, BEFORE, Short};
 use super::squeeze::{Apart, Squeezed, write_bits};

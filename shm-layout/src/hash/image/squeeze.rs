@@ -152,30 +152,41 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn check<K: Key>(keys: &[(u64, u32)], key_bits: u32, multiplier: u64) {
+    /// Whether the keys, of `key_bits` bits each, fit short entries: `None` when no entry of their table is short.
+    fn check<K: Key>(keys: &[(u64, u32)], key_bits: u32, multiplier: u64) -> Option<bool> {
         let mut table = GroupCounter::<K>::for_bits(keys.len(), multiplier, key_bits);
         for (i, (key, count)) in keys.iter().enumerate() {
             let tag = u64::from(*count) << 32 | (i as u64 + 1);
-            table.add_batch(&[K::narrow(key >> (64 - key_bits))], &[tag]);
+            table.add_batch(&[K::narrow(*key)], &[tag]);
         }
         let words = table.places().div_ceil(64);
-        let Some(short) = Short::of(table.places() as u64, table.multiplier()) else { return };
+        let short = Short::of(table.places() as u64, table.multiplier())?;
         let (mut best, mut any) = (vec![0; 16 + words * 12], vec![0; 16 + words * 12]);
         let found = squeeze_short(&mut best, 16, words, &table, short);
         assert_eq!(found, squeeze_short_any(&mut any, 16, words, &table, short));
         assert!(found.is_none() || best == any);
+        Some(found.is_some())
     }
 
     proptest! {
         #[test]
         fn every_copy_of_the_loop_writes_the_same(
             keys in prop::collection::vec((any::<u64>(), prop_oneof![1..9u32, 250..260u32, any::<u32>().prop_map(|n| n >> 8 | 1)]), 0..700),
-            key_bits in 6..=64u32, near: bool, multiplier: u64,
+            key_bits in 6..=64u32, multiplier: u64,
         ) {
-            // Keys that are near each other have long ways from home.
-            let keys: Vec<_> = keys.into_iter().map(|(key, count)| (if near { key >> 50 } else { key }, count)).collect();
-            check::<u64>(&keys, key_bits, if near { 1 } else { multiplier });
-            check::<u32>(&keys, key_bits.min(32), multiplier);
+            let of_bits = |bits: u32| keys.iter().map(|(key, count)| (key >> (64 - bits), *count)).collect::<Vec<_>>();
+            check::<u64>(&of_bits(key_bits), key_bits, multiplier);
+            check::<u32>(&of_bits(key_bits.min(32)), key_bits.min(32), multiplier);
+        }
+    }
+
+    #[test]
+    fn every_copy_refuses_what_is_too_far_from_home() {
+        // All at home in the first place.
+        let near = |keys: u64| (0..keys).map(|key| (key, 1)).collect::<Vec<_>>();
+        for (keys, fit) in [(200, true), (253, true), (254, false), (600, false)] {
+            assert_eq!(check::<u64>(&near(keys), 40, 1), Some(fit), "{keys}");
+            assert_eq!(check::<u32>(&near(keys), 32, 1), Some(fit), "{keys}");
         }
     }
 }
