@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use clap::Args;
+use kmer_pin::About;
 use shm_layout::pin::{PIN_PREFIX, pin_name};
 use shm_layout::place::{name_in, path_of};
 use shm_layout::takeover::{self, Listed, State, list, sweep};
@@ -83,13 +84,10 @@ fn note(found: &Listed) -> String {
 
 fn pinned(name: &str) -> String {
     let bare = name.strip_prefix(PIN_PREFIX).unwrap_or(name);
-    match kmer_pin::Pinned::open(name) {
-        Ok(pinned) => {
-            let (k, count) = (pinned.k(), pinned.len());
-            format!(
-                "{count} k-mers of k={k}, kept by --pin {bare}; ask with: kmer-leader lookup {bare} KMER; remove with: --remove {bare}"
-            )
-        }
+    match kmer_pin::about(name) {
+        Ok(About { k, entries }) => format!(
+            "{entries} k-mers of k={k}, kept by --pin {bare}; ask with: kmer-leader lookup {bare} KMER; remove with: --remove {bare}"
+        ),
         Err(e) => format!("damaged ({e}); remove it with: --remove {bare}"),
     }
 }

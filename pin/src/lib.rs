@@ -47,7 +47,7 @@ mod spec;
 mod write;
 
 pub use error::{Error, Result};
-pub use read::{Pinned, parse};
+pub use read::{About, Pinned, about, parse};
 pub use spec::Spec;
 pub use write::{Provisional, Ready, Writer};
 

@@ -47,6 +47,25 @@ pub(crate) fn head_area(segment: &Segment) -> Result<Area> {
     Err(Error::Damaged { name: segment.name().into(), what: "bytes of the head", expected, found })
 }
 
+/// What a pinned result says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct About {
+    /// Letters of a k-mer.
+    pub k: u32,
+    /// How many keys there are.
+    pub entries: u64,
+}
+
+/// Looks at the header of what was pinned as `name`. Unlike [`Pinned::open`] it maps nothing, so that it is safe also beside somebody who writes that file anew in
+/// its place.
+///
+/// # Errors
+/// As [`Pinned::open`].
+pub fn about(name: &str) -> Result<About> {
+    let Pinned { head, .. } = Pinned::of(Segment::attach_to_copy(&pin_name(name)?, BUILD)?)?;
+    Ok(About { k: head.params.k(), entries: head.entries })
+}
+
 impl Pinned {
     /// Opens the result that was pinned as `name`. Reads its header, not its k-mers.
     ///

@@ -25,6 +25,7 @@ use shared_memory::{ShmemConf, ShmemError};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// The path at which the segment `name` has its name.
@@ -194,6 +195,21 @@ pub(crate) fn attach_to_read(name: &str) -> Result<Mapping> {
     check_object(name, &file)?;
     let map = MmapOptions::new().map_raw_read_only(&file).map_err(|e| os("map", name, e))?;
     Ok(Mapping::mapped(name.into(), map, file, false))
+}
+
+/// So much of an object is copied by [`copy_head`]: a header, a table of contents, and what its first entries lead to.
+const HEAD_COPIED: u64 = 64 << 10;
+
+/// Private memory as long as the object `name`, with a copy of its first [`HEAD_COPIED`] bytes and zeros behind them. Words are loaded from the copy, bytes are
+/// copied from the file: nothing of the object is mapped, so whoever cuts it off meanwhile does not kill by SIGBUS who only looks.
+pub(crate) fn copy_head(name: &str) -> Result<Mapping> {
+    let file = open_by_name(name, OFlag::O_RDONLY)?;
+    let bytes = check_object(name, &file)?;
+    let memory = MmapOptions::new().len(bytes as usize).no_reserve_swap().map_anon();
+    let mut memory = memory.map_err(|e| os("look into", name, e))?;
+    let head = &mut memory[..bytes.min(HEAD_COPIED) as usize];
+    file.read_exact_at(head, 0).map_err(|e| os("read", name, e))?;
+    Ok(Mapping::mapped(name.into(), memory.into(), file, false))
 }
 
 fn shmem_error(action: &'static str, name: &str, e: ShmemError) -> Error {

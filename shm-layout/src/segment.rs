@@ -239,6 +239,17 @@ impl Segment {
         Ok(Arc::new(segment))
     }
 
+    /// The same, for who wants to know what a segment is and no more: its header and table of contents are a copy, and nothing is mapped that another
+    /// process could cut off. Words beyond the first 64 KiB are zeros.
+    ///
+    /// # Errors
+    /// As [`Segment::attach`]; also when the object became shorter meanwhile.
+    pub fn attach_to_copy(name: &str, build: u64) -> Result<Arc<Self>> {
+        let segment = Self { map: place::copy_head(name)?, removes: AtomicBool::new(false) };
+        segment.check_header(Some(build))?;
+        Ok(Arc::new(segment))
+    }
+
     /// Process id of the leader, as the header has it; for people.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kmer_pin::{Pinned, Spec, Writer};
 use kmer_tests::data::Rng;
@@ -145,6 +146,29 @@ fn a_name_is_kept_until_it_is_removed() {
         .arg("--replace")
         .run()
         .fails(2, &["--replace", "--save or --pin"]);
+}
+
+/// The list is what people ask for when something went wrong: what others do to a file at this moment must not end it.
+#[test]
+fn a_file_that_is_cut_off_meanwhile_does_not_end_the_list() {
+    let (pin, (good, _)) = (PinName::new(), made(31, 3000));
+    pin.plant(&good);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                pin.plant(&good);
+            }
+        });
+        for _ in 0..200 {
+            let listed = Command::new(bin("kmer-leader")).arg("segments").output().expect("started");
+            if !listed.status.success() {
+                done.store(true, Ordering::Relaxed);
+                panic!("ended by {}", listed.status);
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+    });
 }
 
 #[test]
