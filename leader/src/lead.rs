@@ -389,7 +389,7 @@ impl<'a> Leader<'a> {
     /// Sleeps until a worker is idle or dead, a signal comes, or a second has passed, or `longest`.
     fn wait(&self, longest: Duration) -> Result<(), Failure> {
         let Some(launcher) = &self.launcher else { return Ok(()) };
-        let mut fds = vec![PollFd::new(self.signals.0.as_fd(), PollFlags::POLLIN)];
+        let mut fds = vec![PollFd::new(self.signals.descriptor.as_fd(), PollFlags::POLLIN)];
         fds.push(PollFd::new(launcher.lines.ear(), PollFlags::POLLIN));
         fds.extend(self.running.iter().map(|w| PollFd::new(w.process.pidfd(), PollFlags::POLLIN)));
         let limit = self.rule.timeout.as_millis() / 4;

@@ -139,7 +139,8 @@ fn analyse(args: &AnalysisArgs, taken: Option<Taken>) -> Result<i32, Failure> {
         Some((live, source)) => (Some(live), Some(source)),
         None => (None, None),
     };
-    let mut plan = plan::plan(args, source, taken.is_some())?;
+    // What is read for the plan may be a pipe that gives nothing. A table's lock goes with the connection.
+    let mut plan = signals.let_through(|| plan::plan(args, source, taken.is_some()))?;
     if let (Some(live), true) = (&mut live, args.database.save) {
         live.may_save(&plan, args.database.replace)?;
     }
@@ -156,7 +157,7 @@ fn analyse(args: &AnalysisArgs, taken: Option<Taken>) -> Result<i32, Failure> {
         None => None,
     };
     let form = Form::new(&args.format, &plan)?;
-    let mut outputs = Outputs::open(args)?;
+    let mut outputs = Outputs::open(args, &signals)?;
     if args.verbose {
         console.say("", &plan.describe());
     }

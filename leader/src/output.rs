@@ -18,7 +18,8 @@ use crate::lead::Outcome;
 use crate::partial::meta::Meta;
 use crate::plan::Plan;
 use crate::report::Entries;
-use nix::fcntl::{FcntlArg, PosixFadviseAdvice, fcntl, posix_fadvise};
+use crate::signals::Signals;
+use nix::fcntl::{FcntlArg, OFlag, PosixFadviseAdvice, fcntl, posix_fadvise};
 use nix::libc;
 use nix::sys::signal::Signal;
 use shm_layout::inject::{Point, at};
@@ -26,8 +27,9 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Seek, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A result being written.
 pub enum Output {
@@ -61,25 +63,26 @@ pub struct Outputs {
 }
 
 impl Outputs {
-    /// Opens what was asked for.
+    /// Opens what was asked for. A named pipe is waited for, until somebody reads it or one of `signals` comes.
     ///
     /// # Errors
     /// When a file cannot be made.
-    pub fn open(args: &AnalysisArgs) -> Result<Self, Failure> {
+    pub fn open(args: &AnalysisArgs, signals: &Signals) -> Result<Self, Failure> {
         refuse_same(args)?;
-        let file = |path: &Option<PathBuf>| path.as_deref().map(|p| Output::open(Some(p))).transpose();
+        let open = |path: Option<&Path>| Output::open_unless(path, &|| signals.caught());
+        let file = |path: &Option<PathBuf>| path.as_deref().map(|p| open(Some(p))).transpose();
         Ok(Self {
             result: match args.output.as_deref() {
                 None if args.database.save || args.partial.partial.is_some() => None,
-                target => Some(Output::open(target)?),
+                target => Some(open(target)?),
             },
             histogram: file(&args.select.histogram)?,
             summary: file(&args.format.summary_json)?,
             dense: file(&args.dense)?,
             page: file(&args.page.report)?,
             partial: match args.partial.partial.as_deref() {
-                Some(path) if path == Path::new("-") => Some(Output::open(None)?),
-                path => path.map(|path| Output::open(Some(path))).transpose()?,
+                Some(path) if path == Path::new("-") => Some(open(None)?),
+                path => path.map(|path| open(Some(path))).transpose()?,
             },
         })
     }
@@ -163,6 +166,31 @@ impl Outputs {
     }
 }
 
+fn open_special(target: &Path) -> Result<File, Failure> {
+    OpenOptions::new().write(true).open(target).map_err(|e| Failure::io("open", target, &e))
+}
+
+/// How often a reader of a named pipe, or a signal, is looked for.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Opens a named pipe as soon as somebody reads it. To open it at once would wait for that too, and not be heard to end while signals are caught.
+fn open_pipe(target: &Path, caught: &dyn Fn() -> Option<Signal>) -> Result<File, Failure> {
+    loop {
+        let opened = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(target);
+        match opened {
+            Ok(file) => {
+                let blocks = fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()));
+                return blocks.map(|_| file).map_err(|e| Failure::io("open", target, &e.into()));
+            }
+            Err(e) if e.raw_os_error() == Some(libc::ENXIO) => match caught() {
+                Some(signal) => return Err(Failure::Signal(signal)),
+                None => std::thread::sleep(LOOK),
+            },
+            Err(e) => return Err(Failure::io("open", target, &e)),
+        }
+    }
+}
+
 /// How an input is called.
 const INPUT: &str = "the input";
 
@@ -203,14 +231,19 @@ impl Output {
     /// # Errors
     /// When the file cannot be made.
     pub fn open(target: Option<&Path>) -> Result<Self, Failure> {
+        Self::open_unless(target, &|| None)
+    }
+
+    /// The same, unless a signal is `caught` while a named pipe is waited for.
+    fn open_unless(target: Option<&Path>, caught: &dyn Fn() -> Option<Signal>) -> Result<Self, Failure> {
         let Some(target) = target else { return Ok(Self::Stdout) };
         if let Ok(meta) = std::fs::metadata(target) {
             if meta.is_dir() {
                 return Err(Failure::error(format!("could not create file {target:?}: it is a directory")));
             }
             if !meta.is_file() {
-                let opened = OpenOptions::new().write(true).open(target);
-                let file = opened.map_err(|e| Failure::io("open", target, &e))?;
+                let is_pipe = meta.file_type().is_fifo();
+                let file = if is_pipe { open_pipe(target, caught) } else { open_special(target) }?;
                 return Ok(Self::Special(file, target.into()));
             }
         }

@@ -1,48 +1,61 @@
 //! The signals by which users end a run. They are caught by a file descriptor, so that a leader hears of them where it waits for its workers.
+//!
+//! Promises: a signal that whoever started us had us ignore (`nohup`, a shell's `&`) stays ignored. Where nothing has to be cleaned up signals are let
+//! through ([`Signals::let_through`]): so they end the process also where it waits for its input.
 
 use crate::failure::Failure;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use shm_layout::process::{default_action, ignore_file_size_signal, is_ignored};
 
 /// SIGINT, SIGTERM and SIGHUP, as long as they are caught.
-pub struct Signals(pub(crate) SignalFd);
+pub struct Signals {
+    /// Readable when one came.
+    pub(crate) descriptor: SignalFd,
+    /// Those that are not ignored.
+    set: SigSet,
+}
 
 impl Signals {
-    /// Blocks SIGINT, SIGTERM and SIGHUP and catches them; SIGCHLD gets its default back, in case it was ignored by whoever started us.
+    /// Blocks SIGINT, SIGTERM and SIGHUP and catches them, as far as they are not ignored; SIGCHLD gets its default back, in case it was ignored by whoever
+    /// started us.
     ///
     /// # Errors
     /// When there are no file descriptors left.
     #[allow(clippy::missing_panics_doc, reason = "does not panic")]
     pub fn catch() -> Result<Self, Failure> {
-        let failed = |e: nix::Error| Failure::error(format!("could not catch signals: {e}"));
-        shm_layout::process::default_sigchld()
-            .map_err(|e| Failure::error(format!("could not catch signals: {e}")))?;
-        shm_layout::process::ignore_file_size_signal()
-            .map_err(|e| Failure::error(format!("could not catch signals: {e}")))?;
-        let set = Self::set();
-        set.thread_block().map_err(failed)?;
-        SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map(Self).map_err(failed)
+        let failed = |e: std::io::Error| Failure::error(format!("could not catch signals: {e}"));
+        default_action(Signal::SIGCHLD).map_err(failed)?;
+        ignore_file_size_signal().map_err(failed)?;
+        let mut set = SigSet::empty();
+        let ends = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+        ends.into_iter().filter(|signal| !is_ignored(*signal)).for_each(|signal| set.add(signal));
+        set.thread_block().map_err(|e| failed(e.into()))?;
+        let descriptor = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK);
+        Ok(Self { descriptor: descriptor.map_err(|e| failed(e.into()))?, set })
     }
 
     /// Lets signals end the process from now on: nothing has to be cleaned up.
     pub fn release(&self) {
-        let _ = Self::set().thread_unblock();
+        let _ = self.set.thread_unblock();
     }
 
     /// Catches signals again.
     pub fn hold(&self) {
-        let _ = Self::set().thread_block();
+        let _ = self.set.thread_block();
     }
 
-    fn set() -> SigSet {
-        let mut set = SigSet::empty();
-        [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].iter().for_each(|s| set.add(*s));
-        set
+    /// Does something during which signals may end the process, as nothing has to be cleaned up yet.
+    pub fn let_through<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.release();
+        let done = work();
+        self.hold();
+        done
     }
 
     /// The signal that came, if one did.
     pub fn caught(&self) -> Option<Signal> {
-        let info = self.0.read_signal().ok()??;
+        let info = self.descriptor.read_signal().ok()??;
         Signal::try_from(info.ssi_signo as i32).ok()
     }
 }

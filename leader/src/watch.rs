@@ -25,6 +25,8 @@ use std::time::{Duration, Instant};
 
 /// How long workers get to leave by themselves after the end, and to die after a SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
+/// How long they get when the run is given up: they lose nothing by being killed, and one that waits for its input does not hear that it should leave.
+const SHORT_GRACE: Duration = Duration::from_millis(200);
 /// Workers that may end without having attached before the run is given up.
 const FALSE_STARTS: u32 = 3;
 
@@ -201,7 +203,7 @@ impl Leader<'_> {
         if !finished && !resumable {
             let _ = self.shared.state.open_phase(Phase::Aborted);
         }
-        let mut end = Instant::now() + GRACE;
+        let mut end = Instant::now() + if finished { GRACE } else { SHORT_GRACE };
         for worker in std::mem::take(&mut self.running) {
             if (!finished && resumable) || !worker.process.ends_until(end) {
                 worker.process.kill();

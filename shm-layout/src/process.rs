@@ -173,15 +173,23 @@ fn handle(signal: Signal, handler: extern "C" fn(libc::c_int)) -> std::io::Resul
     Ok(())
 }
 
-/// Gives SIGCHLD its default action: a parent that ignored it would have left us without the statuses of our children.
+/// Gives a signal its default action. SIGCHLD above all: a parent that had us ignore it would have left us without the statuses of our children.
 ///
 /// # Errors
 /// None in practice.
-pub fn default_sigchld() -> std::io::Result<()> {
+pub fn default_action(signal: Signal) -> std::io::Result<()> {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
     // SAFETY: the default action runs no code of ours.
-    unsafe { sigaction(Signal::SIGCHLD, &default) }?;
+    unsafe { sigaction(signal, &default) }?;
     Ok(())
+}
+
+/// Whether this process ignores a signal, as far as /proc tells.
+pub fn is_ignored(signal: Signal) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok()).unwrap_or(0);
+    mask >> (signal as i32 - 1) & 1 == 1
 }
 
 /// Takes a file descriptor that this process was started with for its own.

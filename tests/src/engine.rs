@@ -202,6 +202,10 @@ impl Engine {
             .stdin(self.stdin.unwrap_or_else(Stdio::null))
             .stdout(stdout)
             .stderr(Stdio::piped());
+        // A program under test ignores nothing, though whoever started the tests may have had them ignore something.
+        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+            shm_layout::process::default_action(signal).expect("a signal with a default");
+        }
         let text = shell_text(&self.program, &self.args);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{text}: {error}"));
         let readers = [

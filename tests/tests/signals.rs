@@ -1,0 +1,140 @@
+//! The signals by which users end a run: heard wherever it waits, and left alone where whoever started it had them ignored.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::{ChildStdin, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kmer_tests::engine::{Engine, bin, leader};
+use kmer_tests::fault::Small;
+use nix::sys::signal::Signal;
+
+const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+
+/// Long enough for a program to come to where it waits.
+const MOMENT: Duration = Duration::from_millis(300);
+
+fn named_pipe(path: &Path) {
+    nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+}
+
+/// A pipe to which nothing more is written as long as its end is kept.
+fn silent_pipe(begin: &str) -> (ChildStdin, Stdio) {
+    let mut cat = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("cat");
+    let (mut end, out) = (cat.stdin.take().expect("piped"), cat.stdout.take().expect("piped"));
+    thread::spawn(move || cat.wait());
+    std::io::Write::write_all(&mut end, begin.as_bytes()).expect("written");
+    (end, out.into())
+}
+
+#[test]
+fn who_waits_for_input_is_ended() {
+    for signal in ENDING {
+        for begin in ["", ">a\nACGT", ">a\nACGTACGTACGT\n>b\nAC"] {
+            let (end, input) = silent_pipe(begin);
+            let mut running = leader().words("-k 4 -j 2 -").stdin(input).spawn();
+            thread::sleep(MOMENT);
+            let start = Instant::now();
+            running.signal(signal);
+            let ended = running.wait().ends_by(signal);
+            assert!(ended.stdout.is_empty(), "{ended}after {begin:?}");
+            // Nobody had to wait for the end of the input.
+            assert!(start.elapsed() < Duration::from_secs(20), "{ended}took {:?}", start.elapsed());
+            drop(end);
+        }
+        let engine = leader().words("-k 4 -j 2 in.fa").keeps("in.fa");
+        named_pipe(&engine.dir().join("in.fa"));
+        let mut running = engine.spawn();
+        thread::sleep(MOMENT);
+        running.signal(signal);
+        let _ = running.wait().ends_by(signal);
+    }
+}
+
+#[test]
+fn who_waits_for_a_reader_is_ended() {
+    let small = Small::new(61, 50);
+    for (signal, option) in ENDING.into_iter().zip(["-o", "--histogram", "--partial"]) {
+        let engine =
+            leader().words("--all -k 9 -j 2").arg(small.path()).arg(option).arg("pipe").keeps("pipe");
+        named_pipe(&engine.dir().join("pipe"));
+        let mut running = engine.spawn();
+        thread::sleep(MOMENT);
+        running.signal(signal);
+        let ended = running.wait().ends_by(signal);
+        assert!(ended.stdout.is_empty(), "{ended}");
+    }
+}
+
+#[test]
+fn a_reader_that_comes_late_gets_everything() {
+    let small = Small::new(62, 400);
+    let expected = leader().words("--all -k 9 -j 1").arg(small.path()).run().exits(0);
+    let engine = leader().words("--all -k 9 -j 2 -o pipe").arg(small.path()).keeps("pipe");
+    let pipe = engine.dir().join("pipe");
+    named_pipe(&pipe);
+    let running = engine.spawn();
+    thread::sleep(MOMENT);
+    // More than a pipe holds, so the writer waits for it as well.
+    let read = fs::read(pipe).expect("read to the end");
+    let _ = running.wait().exits(0);
+    assert!(read.len() > 1 << 16 && read == expected.stdout, "{expected}{} bytes came", read.len());
+}
+
+/// As `nohup` starts programs, or a shell in a script with `&`.
+fn ignoring(signals: &str, words: &str, relation: &Path) -> Engine {
+    let script = format!("trap '' {signals}; exec \"$0\" \"$@\"");
+    let engine = Engine::new("sh".into()).arg("-c").arg(script).arg(bin("kmer-leader"));
+    engine.words(words).arg(relation)
+}
+
+#[test]
+fn what_was_ignored_from_the_start_stays_ignored() {
+    let small = Small::new(63, 200);
+    let expected = leader().words("--all -k 15 -j 2").arg(small.path()).run().exits(0);
+    for workers in ["0", "2"] {
+        let words = format!("--all -k 15 -j {workers} --unit-blocks 1 --inject scan.block:nth=all:delay=50");
+        let mut running = ignoring("INT HUP", &words, &small.path()).spawn();
+        thread::sleep(MOMENT);
+        running.signal(Signal::SIGHUP);
+        running.signal(Signal::SIGINT);
+        let ended = running.wait().exits(0);
+        assert!(ended.stdout == expected.stdout, "{ended}");
+        let words = format!("--all -k 15 -j {workers} --unit-blocks 1 --inject scan.block:nth=all:delay=700");
+        let mut running = ignoring("INT HUP", &words, &small.path()).spawn();
+        thread::sleep(MOMENT);
+        running.signal(Signal::SIGTERM);
+        let _ = running.wait().ends_by(Signal::SIGTERM);
+    }
+    // Also while nothing has to be cleaned up, and signals are let through.
+    let (end, input) = silent_pipe("");
+    let mut running = ignoring("HUP", "--all -k 4 -j 2", Path::new("-")).stdin(input).spawn();
+    thread::sleep(MOMENT);
+    running.signal(Signal::SIGHUP);
+    thread::sleep(MOMENT);
+    let mut end = end;
+    std::io::Write::write_all(&mut end, b">a\nACGTA\n").expect("somebody reads");
+    drop(end);
+    assert!(running.wait().exits(0).text().contains("ACGT\t27\t1\n"));
+}
+
+#[test]
+fn a_reader_that_leaves_ends_the_run() {
+    let small = Small::new(64, 20);
+    let dir = tempfile::tempdir().expect("a directory");
+    let pipe = dir.path().join("pipe");
+    named_pipe(&pipe);
+    // Somebody reads, and leaves without having read.
+    let reader =
+        OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(&pipe).expect("a reader");
+    let running = leader()
+        .words("--all -k 9 -j 2 --inject report.begin:leader:delay=600 -o")
+        .arg(&pipe)
+        .arg(small.path())
+        .spawn();
+    thread::sleep(MOMENT);
+    drop(reader);
+    let _ = running.wait().ends_by(Signal::SIGPIPE);
+}
