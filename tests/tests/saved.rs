@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use kmer_tests::data;
 use kmer_tests::engine::{Ended, Engine, bin, leader};
+use kmer_tests::fault::Small;
 use kmer_tests::oracle::{Counts, Params, above, count_rows, threshold};
 use kmer_tests::output::differences;
 use kmer_tests::server::Server;
@@ -161,6 +162,23 @@ fn options_that_make_no_sense_together() {
     ] {
         let _ = leader().words(options).run().fails(2, words);
     }
+}
+
+/// What the columns of an analysis cannot hold is refused before the work, and their bounds are what they say.
+#[test]
+fn a_threshold_that_the_tables_cannot_hold() {
+    let server = Server::shared();
+    let (_, small) = (database(server, "bounds"), Small::new(92, 20));
+    let refused = |options: &str, words: &[&str]| {
+        let _ = run(server, "bounds", &format!("-t reads -c seq -k 5 {options} --save")).fails(2, words);
+        let script = leader().words("-k 5 --table-oid 1 -F sql").words(options).arg(small.path());
+        let _ = script.run().fails(2, words);
+    };
+    refused("-R 1e-60", &["--max-appearance-rate", "at least 1e-45", "found 1e-60"]);
+    refused("-N 2147483648", &["--max-appearance-nrow", "0 to 2147483647", "2147483648"]);
+    assert_eq!(server.sql_in("bounds", "SELECT to_regclass('kmersearch_highfreq_kmer_meta');"), "\n");
+    let _ = run(server, "bounds", "-t reads -c seq -k 5 -R 1e-45 -N 2147483647 --save").exits(0);
+    assert_eq!(meta(server, "bounds"), "reads|seq|5|0|1e-45|2147483647\n");
 }
 
 /// Each privilege that is missing is named; with all of them a user who is no superuser gets the same.

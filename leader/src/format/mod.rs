@@ -84,6 +84,9 @@ impl Form {
             return Err(Failure::usage(text)
                 .hint("for every k-mer: --max-appearance-rate 0; rows alone: --format copy"));
         }
+        if args.format == Format::Sql {
+            sql::must_fit(plan.rule.rate)?;
+        }
         let columns = ["kmer", "uintkey", if plan.job.occurrences { "occurrences" } else { facts::ROWS }];
         Ok(Self { format: args.format, params: plan.params, target, columns })
     }

@@ -39,6 +39,20 @@ CREATE TABLE IF NOT EXISTS kmersearch_highfreq_kmer_meta (
 );
 ";
 
+/// Refuses a rate that its column, a `real`, cannot hold. Row counts are refused with the command line.
+///
+/// # Errors
+/// Exit code 2.
+pub fn must_fit(rate: f64) -> Result<(), Failure> {
+    if rate > 0.0 && rate as f32 == 0.0 {
+        let text = format!(
+            "--max-appearance-rate: expected 0 or at least 1e-45, since {META} holds no less, found {rate:e}"
+        );
+        return Err(Failure::usage(text));
+    }
+    Ok(())
+}
+
 /// What is behind the row count in a row for COPY.
 pub const COPY_BEHIND: &str = "\tthreshold";
 

@@ -10,7 +10,7 @@ use super::Live;
 use super::errors::failed;
 use super::session::Session;
 use crate::failure::Failure;
-use crate::format::sql::{CREATE_TABLES, HIGHFREQ, META, bigint, quote};
+use crate::format::sql::{CREATE_TABLES, HIGHFREQ, META, bigint, must_fit, quote};
 use crate::plan::Plan;
 use crate::report::{Entries, Entry, EntryText};
 use crate::signals::Signals;
@@ -177,6 +177,7 @@ impl Live {
     /// # Errors
     /// When an analysis is there and is not to be replaced, or the tables are not ours to write.
     pub fn may_save(&mut self, plan: &Plan, replace: bool) -> Result<(), Failure> {
+        must_fit(plan.rule.rate)?;
         let Some(meta) = Stored::find(&mut self.session, META)? else {
             return self.may_create();
         };
