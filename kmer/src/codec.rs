@@ -57,6 +57,16 @@ pub fn parse_kmer(letters: &[u8]) -> Option<u64> {
     letters.iter().try_fold(0u64, |kmer, letter| Some(kmer << 2 | u64::from(dna2_code(*letter)?)))
 }
 
+/// Says for a message why `letters` are no k-mer: how many they are, or which is none of those that [`parse_kmer`] takes, and where, from 1 on.
+pub fn why_no_kmer(letters: &str, k: usize) -> String {
+    let other =
+        letters.chars().zip(1..).find(|(letter, _)| !letter.is_ascii() || dna2_code(*letter as u8).is_none());
+    match other {
+        Some((letter, at)) if letters.chars().count() == k => format!("{letter:?} at {at}"),
+        _ => format!("{} letters", letters.chars().count()),
+    }
+}
+
 /// Packs letters as dna2, four a byte, the last byte zero-padded; `None` at a letter that has no code.
 pub fn pack_dna2(letters: &[u8]) -> Option<Vec<u8>> {
     let mut bytes = vec![0; letters.len().div_ceil(4)];

@@ -1,5 +1,7 @@
 //! What can be wrong with a pinned segment or with a question.
 
+use kmer::codec::why_no_kmer;
+
 /// Errors of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -20,7 +22,7 @@ pub enum Error {
         found: String,
     },
     /// A question that is none.
-    #[error("k-mer {letters:?}: expected {k} letters of A, C, G, T, found {}", letters.len())]
+    #[error("k-mer {letters:?}: expected {k} letters of A, C, G, T, found {}", why_no_kmer(letters, *k as usize))]
     NotAKmer {
         /// What was asked for.
         letters: String,

@@ -178,9 +178,9 @@ fn questions_that_are_none() {
     let _ =
         leader().words("-q --all -k 9 --count-only --pin").arg(pin.name()).arg(small.path()).run().exits(0);
     for (letters, words) in [
-        ("ACGT", "expected 9 letters of A, C, G, T, found 4"),
-        ("ACGTACGTN", "expected 9 letters of A, C, G, T, found 9"),
-        ("ACGT\u{e9}CGT", "expected 9 letters"),
+        ("ACGT", "expected 9 letters of A, C, G, T, found 4 letters"),
+        ("ACGTACGTN", "expected 9 letters of A, C, G, T, found 'N' at 9"),
+        ("ACGT\u{e9}CGTA", "found '\u{e9}' at 5"),
     ] {
         let _ = leader().arg("lookup").arg(pin.name()).arg(letters).run().fails(1, &[words]);
         let _ = ask(pin.name(), &format!("ACGTACGTA\n{letters}\n")).run().fails(1, &[words]);

@@ -3,7 +3,7 @@
 use super::{ENTRY, FOOT, HEAD, MAGIC};
 use crate::book::line;
 use crate::failure::Failure;
-use kmer::codec::{pack_dna2, parse_kmer};
+use kmer::codec::{pack_dna2, parse_kmer, why_no_kmer};
 use kmer::minimizer::{Dealer, Tile};
 use kmer::params::Params;
 use kmer_worker::spool::digest;
@@ -170,7 +170,7 @@ impl DenseFile {
         let kmer = kmer.ok_or_else(|| {
             Failure::error(format!(
                 "k-mer {letters:?}: expected {k} letters of A, C, G, T, found {}",
-                letters.len()
+                why_no_kmer(letters, k)
             ))
         })?;
         let bits = self.params.occur_bitlen();
