@@ -85,7 +85,8 @@ fn key_name(key: u64) -> (&'static str, &'static str) {
 
 fn shared_state(shared: &Shared) -> Result<Part, Failure> {
     let postgres = "ParallelBlockTableScanDescData, FixedParallelState";
-    let (mut part, state) = (Part::new("shared state", postgres, "shm-layout/src/state.rs"), &shared.state);
+    let (mut part, state) =
+        (Part::new("shared state", postgres, "shm-layout/src/state/mod.rs"), &shared.state);
     let holder = match state.mutex_holder()? {
         0 => "free".into(),
         thread => format!("held by thread {thread}"),

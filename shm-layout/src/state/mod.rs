@@ -19,24 +19,25 @@
 //! 192     1024   error_message             as above
 //! ```
 //!
-//! The claim of a run of blocks mirrors Postgres's: under the mutex, in order, through `next_block`. What a killed claimer leaves is a
-//! unit word that names it and perhaps a `next_block` that still points to that unit; the next claimer finds the unit taken and goes on to
-//! the one behind it, so there is nothing to repair under the mutex (I5). Units that came back are found by their words. The mutex only
-//! keeps claimers from trying the same words: one that does not get it in time (its owner may be stopped) claims by the words alone.
+//! Claims are in `claim`, phases in [`phase`](Phase), the first error in `error`.
 
 use crate::error::{Error, Result};
-use crate::inject::{Point, at};
 use crate::lock::{Acquired, Guard, MUTEX_BYTES, RobustMutex};
-use crate::planted::RECOVERS;
-use crate::process::{futex_wait, futex_wake_all};
+use crate::process::futex_wake_all;
 use crate::segment::Segment;
 use crate::sync::{AtomicU32, Ordering};
 use crate::takeover::SoleUser;
-use crate::tasks::TaskWords;
 use crate::toc::Area;
-use crate::words::{Claim, Owner};
 use std::sync::Arc;
 use std::time::Duration;
+
+mod claim;
+mod error;
+mod phase;
+
+pub use error::SharedError;
+pub(crate) use error::{cut, printable};
+pub use phase::Phase;
 
 /// How long a claimer waits for the mutex.
 const LOCK_LIMIT: Duration = Duration::from_millis(100);
@@ -57,29 +58,6 @@ const ERROR_TEXT: usize = 192;
 /// Longest error message in bytes; a longer one is cut at a character border.
 pub const ERROR_BYTES: usize = 1024;
 const _: () = assert!(MUTEX_BYTES <= NEXT_BLOCK && PHASE.is_multiple_of(4));
-
-/// What all are doing. Only the leader moves from one phase to the next (I1), and never back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u32)]
-pub enum Phase {
-    /// Units of blocks are claimed, scanned and committed.
-    Scan = 1,
-    /// All units are settled; stripes are claimed, drained and published.
-    Drain = 2,
-    /// All stripes are settled; workers leave.
-    Finished = 3,
-    /// The run failed or was stopped; workers leave at once.
-    Aborted = 4,
-}
-
-/// The first error of a run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SharedError {
-    /// Slot of the worker that met it.
-    pub slot: u16,
-    /// Its text.
-    pub message: String,
-}
 
 /// This process's view of the shared state.
 pub struct SharedState {
@@ -301,193 +279,15 @@ impl SharedState {
         self.segment.map().word(self.at + LOOKS)?.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
-
-    /// Claims the next unit for `owner`: in order through `next_block`, then any that came back. `None` when all are taken or settled.
-    ///
-    /// # Errors
-    /// [`Error::Word`], [`Error::Lock`].
-    pub fn claim_unit(&self, units: &TaskWords, owner: Owner) -> Result<Option<(usize, Claim)>> {
-        if let Some(found) = self.claim_in_order(units, owner)? {
-            return Ok(Some(found));
-        }
-        let found = units.claim_any(owner)?;
-        if found.is_some() {
-            at(Point::ClaimAgain)?;
-        }
-        Ok(found)
-    }
-
-    fn claim_in_order(&self, units: &TaskWords, owner: Owner) -> Result<Option<(usize, Claim)>> {
-        let (unit_blocks, total) = (self.unit_blocks()?, self.total_blocks()?);
-        if self.next_block()? >= total {
-            return Ok(None);
-        }
-        let _guard = if RECOVERS {
-            let Some(guard) = self.lock()? else { return Ok(None) };
-            Some(guard)
-        } else {
-            None
-        };
-        at(Point::ClaimLocked)?;
-        loop {
-            let block = self.next_block()?;
-            if block >= total {
-                return Ok(None);
-            }
-            let unit = (block / unit_blocks) as usize;
-            let claim = units.claim(unit, owner)?;
-            if claim.is_some() {
-                at(Point::ClaimTaken)?;
-            }
-            // Only now the hint: a death before this line leaves the unit named and the hint behind it.
-            self.set(NEXT_BLOCK, ((unit as u64 + 1) * unit_blocks).min(total))?;
-            if let Some(claim) = claim {
-                at(Point::ClaimMoved)?;
-                return Ok(Some((unit, claim)));
-            }
-        }
-    }
-
-    /// Takes the next stripe number in the leader's order; past the last one, the caller looks for stripes that came back.
-    ///
-    /// # Errors
-    /// None for an attached state.
-    pub fn next_stripe(&self) -> Result<u64> {
-        Ok(self.segment.map().word(self.at + NEXT_STRIPE)?.fetch_add(1, Ordering::Relaxed))
-    }
-
-    /// Stripes handed out so far, for progress.
-    ///
-    /// # Errors
-    /// None for an attached state.
-    pub fn stripes_handed_out(&self) -> Result<u64> {
-        self.get(NEXT_STRIPE)
-    }
-
-    /// The phase. Acquire; partner: [`SharedState::open_phase`], so what the leader wrote before is visible.
-    ///
-    /// # Errors
-    /// [`Error::Damaged`] when it is none.
-    pub fn phase(&self) -> Result<Phase> {
-        Ok(match self.half(PHASE)?.load(Ordering::Acquire) {
-            1 => Phase::Scan,
-            2 => Phase::Drain,
-            3 => Phase::Finished,
-            4 => Phase::Aborted,
-            other => return Err(self.damaged("phase", "1 to 4", other.into())),
-        })
-    }
-
-    /// Opens a phase and wakes all that wait for it. Leader only (I1).
-    ///
-    /// # Errors
-    /// None for an attached state.
-    pub fn open_phase(&self, phase: Phase) -> Result<()> {
-        let word = self.half(PHASE)?;
-        if phase != Phase::Scan && phase != Phase::Aborted {
-            self.half(ALL_PROCESSED)?.store(1, Ordering::Relaxed);
-        }
-        word.store(phase as u32, Ordering::Release);
-        futex_wake_all(word);
-        Ok(())
-    }
-
-    /// Undoes what an ended run left here, for a leader that takes over: the error, and the phase in which everybody leaves.
-    ///
-    /// # Errors
-    /// None for an attached state.
-    pub fn reopen(&self, _proof: &SoleUser) -> Result<()> {
-        self.half(ERROR_OCCURRED)?.store(0, Ordering::Release);
-        if self.phase()? == Phase::Aborted {
-            let phase = if self.all_processed()? { Phase::Drain } else { Phase::Scan };
-            self.half(PHASE)?.store(phase as u32, Ordering::Release);
-        }
-        Ok(())
-    }
-
-    /// True when every unit is settled (Postgres's `all_processed`).
-    ///
-    /// # Errors
-    /// None for an attached state.
-    pub fn all_processed(&self) -> Result<bool> {
-        Ok(self.half(ALL_PROCESSED)?.load(Ordering::Relaxed) != 0)
-    }
-
-    /// Sleeps until the phase is no longer `seen`, or `limit` has passed.
-    ///
-    /// # Errors
-    /// None for an attached state.
-    pub fn wait_for_phase(&self, seen: Phase, limit: Duration) -> Result<()> {
-        futex_wait(self.half(PHASE)?, seen as u32, limit);
-        Ok(())
-    }
-
-    /// Records the run's first error; later ones are dropped (I7). Text first, then its length, then the flag. When the mutex cannot be had
-    /// the text in the slot has to do: the leader reads it when the worker has ended.
-    ///
-    /// # Errors
-    /// [`Error::Lock`].
-    pub fn record_error(&self, slot: u16, message: &str) -> Result<()> {
-        let Some(_guard) = self.lock()? else { return Ok(()) };
-        at(Point::ErrorLocked)?;
-        let flag = self.half(ERROR_OCCURRED)?;
-        if flag.load(Ordering::Relaxed) != 0 {
-            return Ok(());
-        }
-        let text = cut(message, ERROR_BYTES);
-        self.segment.map().write(self.at + ERROR_TEXT, text.as_bytes())?;
-        self.half(ERROR_LEN)?.store(text.len() as u32, Ordering::Relaxed);
-        self.half(ERROR_SLOT)?.store(slot.into(), Ordering::Relaxed);
-        at(Point::ErrorText)?;
-        flag.store(1, Ordering::Release);
-        at(Point::ErrorFlag)
-    }
-
-    /// True when a worker failed (Postgres's `worker_error_occurred`).
-    ///
-    /// # Errors
-    /// None for an attached state.
-    pub fn error_occurred(&self) -> Result<bool> {
-        Ok(self.half(ERROR_OCCURRED)?.load(Ordering::Acquire) != 0)
-    }
-
-    /// The run's first error, if there is one.
-    ///
-    /// # Errors
-    /// None for an attached state; damaged text comes with its odd bytes replaced.
-    pub fn error(&self) -> Result<Option<SharedError>> {
-        if !self.error_occurred()? {
-            return Ok(None);
-        }
-        let len = (self.half(ERROR_LEN)?.load(Ordering::Relaxed) as usize).min(ERROR_BYTES);
-        let mut text = vec![0; len];
-        self.segment.map().read(self.at + ERROR_TEXT, &mut text)?;
-        let slot = self.half(ERROR_SLOT)?.load(Ordering::Relaxed) as u16;
-        Ok(Some(SharedError { slot, message: printable(&text) }))
-    }
-}
-
-/// At most `limit` bytes of `text`, whole characters only.
-pub(crate) fn cut(text: &str, limit: usize) -> &str {
-    let mut end = text.len().min(limit);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
-}
-
-/// Text out of shared memory with nothing in it that a terminal would obey.
-pub(crate) fn printable(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::segment::Plan;
+    use crate::tasks::TaskWords;
     use crate::toc::TocEstimator;
-    use crate::words::Task;
+    use crate::words::{Owner, Task};
 
     fn state(total: u64, unit: u64) -> (SharedState, TaskWords) {
         let units = total.div_ceil(unit) as usize;

@@ -11,12 +11,10 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::fs;
 use std::io::Read;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -25,8 +23,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use crate::head;
-use crate::output::Report;
+mod audit;
+mod ended;
+
+use audit::{Audit, bears, parent, processes, shm_entries};
+pub use ended::Ended;
 
 /// The longest a run may take; far more than any needs.
 pub const LIMIT: Duration = Duration::from_secs(120);
@@ -77,20 +78,6 @@ pub struct Running {
     readers: [Option<JoinHandle<Vec<u8>>>; 2],
     audit: Audit,
     command: String,
-}
-
-/// A run that has ended, and passed the audit.
-pub struct Ended {
-    /// The command, as a shell would take it.
-    pub command: String,
-    /// How it ended.
-    pub status: ExitStatus,
-    /// All of standard output.
-    pub stdout: Vec<u8>,
-    /// All of standard error.
-    pub stderr: String,
-    /// The run's directory with the files that the test asked to keep.
-    pub dir: TempDir,
 }
 
 /// Starts to describe a run of `kmer-leader`.
@@ -314,185 +301,4 @@ impl Running {
         assert!(left.is_empty(), "{ended}left behind: {left:#?}");
         ended
     }
-}
-
-impl fmt::Display for Ended {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let stdout = String::from_utf8_lossy(&self.stdout);
-        write!(
-            f,
-            "\ncommand: {}\n{}\nstdout:\n{}stderr:\n{}",
-            self.command,
-            self.status,
-            head(&stdout, 15),
-            head(&self.stderr, 30)
-        )
-    }
-}
-
-impl Ended {
-    /// Checks the exit code.
-    ///
-    /// # Panics
-    /// When it is another, or a signal ended the program.
-    #[must_use]
-    pub fn exits(self, code: i32) -> Self {
-        assert_eq!(self.status.code(), Some(code), "{self}expected exit code {code}");
-        self
-    }
-
-    /// Checks that the program ended by this signal, or with the exit code a shell would give for it.
-    ///
-    /// # Panics
-    /// When it ended otherwise.
-    #[must_use]
-    pub fn ends_by(self, signal: Signal) -> Self {
-        let number = signal as i32;
-        let by_signal = self.status.signal() == Some(number);
-        let by_code = self.status.code() == Some(128 + number);
-        assert!(by_signal || by_code, "{self}expected an end by {signal}");
-        self
-    }
-
-    /// Checks that the run failed with an error line that has all these words, that every line on standard error is of the program's form,
-    /// and that nothing like a panic is in it.
-    ///
-    /// # Panics
-    /// When not.
-    #[must_use]
-    pub fn fails(self, code: i32, words: &[&str]) -> Self {
-        let ended = self.exits(code);
-        let errors: Vec<&str> =
-            ended.stderr.lines().filter(|line| line.starts_with("kmer-leader: error: ")).collect();
-        assert!(!errors.is_empty(), "{ended}expected a line \"kmer-leader: error: ...\"");
-        let text = ended.stderr.replace('\n', " ");
-        for word in words {
-            assert!(text.contains(word), "{ended}expected {word:?} in the message");
-        }
-        assert!(!errors.iter().any(|line| line.ends_with('.')), "{ended}a full stop ends an error");
-        assert!(!text.contains("panicked"), "{ended}a panic");
-        ended
-    }
-
-    /// How many workers extracted k-mers, by the summary's table: worker, blocks, rows, k-mers, stripes and two times.
-    #[must_use]
-    pub fn busy_workers(&self) -> usize {
-        let is_busy = |line: &&str| {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            words.len() == 7
-                && words[0].parse::<u16>().is_ok()
-                && words[3].parse().is_ok_and(|kmers: u64| kmers > 0)
-        };
-        self.stderr.lines().filter(is_busy).count()
-    }
-
-    /// Gives standard output as text.
-    ///
-    /// # Panics
-    /// When it is not UTF-8.
-    #[must_use]
-    pub fn text(&self) -> &str {
-        std::str::from_utf8(&self.stdout).unwrap_or_else(|error| panic!("{self}{error}"))
-    }
-
-    /// Reads standard output as a report; see [`Report::parse`].
-    ///
-    /// # Panics
-    /// When its form is not right.
-    #[must_use]
-    pub fn report(&self, k: usize, occur_bitlen: u32) -> Report {
-        Report::parse(self.text(), k, occur_bitlen).unwrap_or_else(|error| panic!("{self}{error}"))
-    }
-}
-
-#[derive(Debug)]
-struct Audit {
-    before: BTreeSet<OsString>,
-    mark: String,
-    kept: BTreeSet<OsString>,
-    dir: Option<TempDir>,
-}
-
-impl Audit {
-    fn dir(&self) -> &Path {
-        self.dir.as_ref().expect("the run's directory").path()
-    }
-
-    /// Waits until nothing is left, or patience ends, and names what is left.
-    fn leftovers(&self) -> Vec<String> {
-        let start = Instant::now();
-        let suspects: BTreeSet<OsString> = shm_entries().difference(&self.before).cloned().collect();
-        loop {
-            let left = self.look(&suspects);
-            if left.is_empty() || start.elapsed() > PATIENCE {
-                return left;
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    fn look(&self, suspects: &BTreeSet<OsString>) -> Vec<String> {
-        let shm = shm_entries();
-        let segments = suspects
-            .iter()
-            .filter(|name| shm.contains(*name))
-            .map(|name| format!("/dev/shm/{}", name.display()));
-        let processes = self.marked().into_iter().map(|pid| format!("process {pid}"));
-        let files = fs::read_dir(self.dir())
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter(|entry| !self.kept.contains(&entry.file_name()))
-            .map(|entry| format!("file {}", entry.path().display()));
-        segments.chain(processes).chain(files).collect()
-    }
-
-    fn marked(&self) -> Vec<Pid> {
-        let mark = format!("{MARK}={}", self.mark);
-        processes().filter(|&pid| bears(pid, &mark)).collect()
-    }
-
-    /// Ends what this run left running; only processes that bear its mark.
-    fn end_marked(&self) {
-        for pid in self.marked() {
-            let _ = kill(pid, Signal::SIGKILL);
-        }
-    }
-}
-
-impl Drop for Audit {
-    fn drop(&mut self) {
-        self.end_marked();
-    }
-}
-
-fn shm_entries() -> BTreeSet<OsString> {
-    fs::read_dir("/dev/shm")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.file_name())
-        .filter(|name| name.to_string_lossy().starts_with("kmer"))
-        .filter(|name| !name.to_string_lossy().starts_with(crate::pinned::PREFIX))
-        .collect()
-}
-
-fn processes() -> impl Iterator<Item = Pid> {
-    fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Pid::from_raw))
-}
-
-/// Tells whether the process has this entry in its environment; a zombie has none.
-fn bears(pid: Pid, entry: &str) -> bool {
-    fs::read(format!("/proc/{pid}/environ"))
-        .is_ok_and(|environment| environment.split(|&byte| byte == 0).any(|found| found == entry.as_bytes()))
-}
-
-fn parent(pid: Pid) -> Option<Pid> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
-    line.trim().parse().ok().map(Pid::from_raw)
 }

@@ -1,0 +1,182 @@
+//! A file that has another name, or none, until it is whole; see [`crate::output`].
+
+use crate::failure::Failure;
+use nix::fcntl::{FcntlArg, PosixFadviseAdvice, fcntl, posix_fadvise};
+use nix::libc;
+use shm_layout::inject::{Point, at};
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// A file that is not yet where it belongs; removed when dropped.
+pub struct Aside {
+    file: File,
+    temporary: PathBuf,
+    target: PathBuf,
+    /// The file has the temporary name.
+    named: bool,
+    synced: bool,
+}
+
+impl Aside {
+    /// A new file that is to become `target`.
+    pub(super) fn create(target: &Path) -> Result<Self, Failure> {
+        // Behind a symbolic link it is the file that is replaced, not the link.
+        let target = &target.canonicalize().unwrap_or_else(|_| target.into());
+        let name = target
+            .file_name()
+            .ok_or_else(|| Failure::error(format!("output {target:?}: expected a file name")))?;
+        let temporary = target.with_file_name(temporary_name(name, std::process::id()));
+        remove_left(target, name);
+        let (file, named) = match open_nameless(target) {
+            Some(file) => (file, false),
+            None => {
+                let made = OpenOptions::new().write(true).create_new(true).mode(0o666).open(&temporary);
+                (made.map_err(|e| Failure::io("create", target, &e))?, true)
+            }
+        };
+        lock(&file);
+        Ok(Self { file, temporary, target: target.into(), named, synced: false })
+    }
+
+    pub(super) fn is_named(&self) -> bool {
+        self.named
+    }
+
+    pub(super) fn restart(&mut self) -> Result<(), Failure> {
+        let anew = self.file.set_len(0).and_then(|()| self.file.rewind());
+        anew.map_err(|e| Failure::io("write", &self.target, &e))
+    }
+
+    pub(super) fn send_on(&self, from: u64, len: u64) {
+        if let (Ok(from), Ok(len)) = (from.try_into(), len.try_into()) {
+            // Linux begins to write what is dirty, and forgets what is not.
+            let _ = posix_fadvise(&self.file, from, len, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+        }
+    }
+
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.synced = false;
+        self.file.write_all(bytes).map_err(|e| Failure::io("write", &self.target, &e))
+    }
+
+    pub(super) fn sync(&mut self) -> Result<(), Failure> {
+        if !self.synced {
+            self.file.sync_all().map_err(|e| Failure::io("sync", &self.target, &e))?;
+            at(Point::OutputSynced)?;
+            self.synced = true;
+        }
+        Ok(())
+    }
+
+    pub(super) fn publish(mut self) -> Result<(), Failure> {
+        // Where nothing is to be replaced there is no moment with another name.
+        if self.named || link(&self.file, &self.target).is_err() {
+            if !self.named {
+                link(&self.file, &self.temporary).map_err(|e| Failure::io("create", &self.target, &e))?;
+                self.named = true;
+            }
+            at(Point::OutputLinked)?;
+            let renamed = std::fs::rename(&self.temporary, &self.target);
+            renamed.map_err(|e| Failure::io("rename to", &self.target, &e))?;
+            self.named = false;
+        }
+        // The name is there; a directory that cannot be synced (some file systems) is not worth an error.
+        let _ = File::open(directory(&self.target)).and_then(|d| d.sync_all());
+        Ok(())
+    }
+}
+
+fn directory(target: &Path) -> &Path {
+    target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn temporary_name(name: &OsStr, pid: u32) -> OsString {
+    let mut temporary = OsString::from(".");
+    temporary.push(name);
+    temporary.push(format!(".{pid}.tmp"));
+    temporary
+}
+
+/// A file without a name where `target` is to be; `None` when it could not be given one later.
+fn open_nameless(target: &Path) -> Option<File> {
+    let flags = libc::O_TMPFILE;
+    let file = OpenOptions::new().write(true).custom_flags(flags).mode(0o666).open(directory(target)).ok()?;
+    Path::new(&path_of(&file)).exists().then_some(file)
+}
+
+fn path_of(file: &File) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
+fn link(file: &File, name: &Path) -> std::io::Result<()> {
+    use nix::fcntl::{AT_FDCWD, AtFlags};
+    let from = path_of(file);
+    Ok(nix::unistd::linkat(AT_FDCWD, from.as_str(), AT_FDCWD, name, AtFlags::AT_SYMLINK_FOLLOW)?)
+}
+
+/// Removes what processes that are dead left beside `target`.
+fn remove_left(target: &Path, name: &OsStr) {
+    for entry in std::fs::read_dir(directory(target)).into_iter().flatten().flatten() {
+        let found = entry.file_name();
+        let pid =
+            found.to_str().and_then(|f| f.strip_suffix(".tmp")?.rsplit_once('.')?.1.parse::<u32>().ok());
+        let Some(pid) = pid else { continue };
+        let is_free = pid == std::process::id() || !Path::new(&format!("/proc/{pid}")).exists();
+        if found == temporary_name(name, pid) && is_free && !is_locked(&entry.path()) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn whole_file() -> libc::flock {
+    libc::flock { l_type: libc::F_WRLCK as _, l_whence: libc::SEEK_SET as _, l_start: 0, l_len: 0, l_pid: 0 }
+}
+
+/// Says that a process uses the file, as long as it lives. Where there are no such locks, it is not said.
+fn lock(file: &File) {
+    let _ = fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file()));
+}
+
+/// Whether a process uses the file, or may.
+fn is_locked(path: &Path) -> bool {
+    let mut found = whole_file();
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
+    let looked = file.is_ok_and(|file| fcntl(&file, FcntlArg::F_OFD_GETLK(&mut found)).is_ok());
+    !looked || i32::from(found.l_type) != libc::F_UNLCK
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        if self.named {
+            let _ = std::fs::remove_file(&self.temporary);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::Output;
+
+    /// Process ids come again, those of containers at every start.
+    #[test]
+    fn what_a_process_of_the_same_number_left_is_removed_and_what_one_uses_is_not() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let target = dir.path().join("out.tsv");
+        let left = dir.path().join(format!(".out.tsv.{}.tmp", std::process::id()));
+        let elsewhere = dir.path().join(".out.tsv.4194305.tmp");
+        std::fs::write(&target, "old").expect("written");
+        std::fs::write(&left, "left").expect("written");
+        let used = File::create(&elsewhere).expect("made");
+        lock(&used);
+        let mut output = Output::open(Some(&target)).expect("made");
+        output.write(b"new").expect("room");
+        output.finish().expect("nothing is in the way");
+        assert_eq!(std::fs::read(&target).expect("there"), b"new");
+        assert!(!left.exists() && elsewhere.exists());
+    }
+}
