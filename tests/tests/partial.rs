@@ -107,6 +107,33 @@ fn parts_of_sequence_files_are_some_of_them() {
     let _ = refused.fails(2, &["--blocks: expected a heap relation", "0.fa", "hint"]);
 }
 
+/// Between two parts a file may become another. Its size tells, or its time does.
+#[test]
+fn a_file_that_was_written_to_between_parts_is_doubted() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let copy = dir.path().join("klebs");
+    for suffix in ["", ".schema", ".toast"] {
+        fs::copy(format!("{KLEBS}{suffix}"), format!("{}{suffix}", copy.display())).expect("copied");
+    }
+    let made = |name: &str, blocks: &str| part(&dir, name, &format!("-k 16 --blocks {blocks}"), &[&copy]);
+    let parts = |last: &Path| [made("a", "0..20"), made("b", "20..40"), last.to_owned()];
+    let last = made("c", "40..57");
+    let ended = merge(&parts(&last), "-R 0.001").run().exits(0);
+    assert!(!ended.stderr.contains("modification"), "{ended}");
+    let file = fs::File::options().write(true).open(&copy).expect("ours");
+    file.set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(5)).expect("ours");
+    let again = merge(&parts(&last), "-R 0.001").run().exits(0);
+    let told = again.stderr.lines().filter(|line| line.contains("its time of modification in part")).count();
+    assert!(told == 1 && again.stdout == ended.stdout, "{again}");
+    assert!(
+        again.stderr.contains("warning: file ") && again.stderr.contains("the sum is of neither"),
+        "{again}"
+    );
+    // One block more is no longer a matter of doubt.
+    file.set_len(58 * 8192).expect("ours");
+    let _ = merge(&parts(&last), "-R 0.001").run().fails(1, &["expected 58 blocks", "found 57"]);
+}
+
 #[test]
 fn parts_that_do_not_belong_together_are_refused() {
     let (dir, klebs) = (tempfile::tempdir().expect("a directory"), Path::new(KLEBS));

@@ -101,8 +101,8 @@ fn together(parts: &[Part]) -> Result<Meta, Failure> {
     }
     let named: Vec<(String, Meta)> =
         parts.iter().map(|part| (part.name().to_owned(), part.meta.clone())).collect();
-    for (file, from, to) in check_disjoint(&named)? {
-        say("warning: ", &format!("file {file:?}: blocks {from} to {to} are in no part"));
+    for doubt in check_disjoint(&named)? {
+        say("warning: ", &doubt.to_string());
     }
     if sum.total_rows > u64::from(u32::MAX) && sum.counts_rows() {
         let text = format!("parts: expected at most {} rows in all, found {}", u32::MAX, sum.total_rows);

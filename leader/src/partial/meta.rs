@@ -8,6 +8,8 @@ use crate::report::Entry;
 use kmer_worker::feed::STDIN;
 use kmer_worker::job::path_of;
 use serde::{Deserialize, Serialize};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// Version of the meta data; fields may be added under one number.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -21,6 +23,35 @@ pub struct PartFile {
     pub blocks: u64,
     /// Its bytes.
     pub bytes: u64,
+    /// When it was last written to, in nanoseconds since 1970. None while a server runs beside, which may do so without a change of a row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modified: Option<i64>,
+}
+
+impl PartFile {
+    /// Whether it has the size of `other`, which has its path.
+    fn has_size_of(&self, other: &Self) -> bool {
+        (self.blocks, self.bytes) == (other.blocks, other.bytes)
+    }
+
+    /// Whether it may have been another at the time of `other`, which has its path.
+    fn may_differ(&self, other: &Self) -> bool {
+        self.modified.zip(other.modified).is_some_and(|(mine, its)| mine != its)
+    }
+}
+
+/// When the last of a relation's files (`path`, `path.1`, ...) was written to.
+fn modified(path: &Path) -> Option<i64> {
+    let at = |path: &Path| {
+        let meta = std::fs::metadata(path).ok()?;
+        meta.mtime().checked_mul(1_000_000_000)?.checked_add(meta.mtime_nsec())
+    };
+    let segment = |number: u32| {
+        let mut path = path.as_os_str().to_owned();
+        path.push(format!(".{number}"));
+        at(Path::new(&path))
+    };
+    std::iter::once(at(path)?).chain((1..).map_while(segment)).max()
 }
 
 /// The meta data.
@@ -137,7 +168,8 @@ impl Meta {
                 Failure::error(format!("--partial: expected a path of UTF-8, found {path:?}"))
             })?;
             let blocks = if whole { 1 } else { leaf.blocks.into() };
-            files.push(PartFile { path: text.into(), blocks, bytes: leaf.bytes() });
+            let modified = leaf.fingerprint.and_then(|_| modified(&path));
+            files.push(PartFile { path: text.into(), blocks, bytes: leaf.bytes(), modified });
         }
         let range = (job.first_block(), job.first_block() + job.total_blocks());
         let blocks = if whole { (0, files.len() as u64) } else { range };
@@ -219,8 +251,26 @@ impl Meta {
     }
 }
 
-/// Blocks that are in no part though others of their file are, as the file and the first and last of them.
-pub type Missing = Vec<(String, u64, u64)>;
+/// What may be wrong with the parts of a result, and cannot be known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// Blocks of a file, from the first to the last, that are in no part, though others of it are.
+    Missing(String, u64, u64),
+    /// A file that was written to between two parts, or was copied so that its time is another.
+    Altered(String, String, String),
+}
+
+impl std::fmt::Display for Doubt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Missing(file, from, to) => write!(f, "file {file:?}: blocks {from} to {to} are in no part"),
+            Self::Altered(file, one, other) => write!(
+                f,
+                "file {file:?}: its time of modification in part {one:?} is not that in part {other:?}; if it was altered in between, the sum is of neither"
+            ),
+        }
+    }
+}
 
 /// What came by standard input names no file; the same of it twice is taken for one part that was named twice.
 fn check_unnamed(parts: &[(String, Meta)]) -> Result<(), Failure> {
@@ -239,22 +289,22 @@ fn check_unnamed(parts: &[(String, Meta)]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Looks that no block is in two parts. Gives those that are in none.
+/// Looks that no block is in two parts. Gives what is to be doubted: a file of which parts know different times, once, and blocks that are in no part.
 ///
 /// # Errors
 /// Naming the two parts, and the blocks.
-pub fn check_disjoint(parts: &[(String, Meta)]) -> Result<Missing, Failure> {
+pub fn check_disjoint(parts: &[(String, Meta)]) -> Result<Vec<Doubt>, Failure> {
     check_unnamed(parts)?;
     let mut counted: Vec<(&PartFile, (u64, u64), &str)> = parts
         .iter()
         .flat_map(|(name, meta)| meta.counted().map(move |(file, range)| (file, range, name.as_str())))
         .collect();
     counted.sort_by(|a, b| (&a.0.path, a.1).cmp(&(&b.0.path, b.1)));
-    let mut missing = Missing::new();
+    let mut doubts = Vec::new();
     for (place, (file, (from, to), name)) in counted.iter().enumerate() {
         let before = counted[..place].last().filter(|(other, ..)| other.path == file.path);
         if let Some((other, (_, end), other_name)) = before {
-            if other != file {
+            if !file.has_size_of(other) {
                 let text = format!(
                     "part {name:?}: file {:?}: expected {} blocks and {} bytes, as in part {other_name:?}, found {} and {}",
                     file.path, other.blocks, other.bytes, file.blocks, file.bytes
@@ -270,14 +320,19 @@ pub fn check_disjoint(parts: &[(String, Meta)]) -> Result<Missing, Failure> {
                 return Err(Failure::error(text));
             }
         }
+        let is_told = |doubt: &Doubt| matches!(doubt, Doubt::Altered(path, ..) if *path == file.path);
+        let altered = before.filter(|(other, ..)| file.may_differ(other));
+        if let Some((_, _, other_name)) = altered.filter(|_| !doubts.iter().any(is_told)) {
+            doubts.push(Doubt::Altered(file.path.clone(), (*other_name).into(), (*name).into()));
+        }
         let seen = before.map_or(0, |(_, (_, end), _)| *end);
         if seen < *from {
-            missing.push((file.path.clone(), seen, from - 1));
+            doubts.push(Doubt::Missing(file.path.clone(), seen, from - 1));
         }
         let is_last = counted.get(place + 1).is_none_or(|(next, ..)| next.path != file.path);
         if is_last && *to < file.blocks {
-            missing.push((file.path.clone(), *to, file.blocks - 1));
+            doubts.push(Doubt::Missing(file.path.clone(), *to, file.blocks - 1));
         }
     }
-    Ok(missing)
+    Ok(doubts)
 }
