@@ -117,6 +117,16 @@ impl DirectCounter {
         (keys, sum)
     }
 
+    /// k-mers counted since the last [`DirectCounter::take`], repeats in a row included.
+    pub fn kmers(&self) -> u64 {
+        self.kmers
+    }
+
+    /// Whether every k-mer counts, so that the sum of all cells is their number.
+    pub fn counts_all(&self) -> bool {
+        self.occurrences && self.params.occur_bitlen() == 0
+    }
+
     /// k-mers counted since the last call, repeats in a row included; empties the counter.
     pub fn take(&mut self) -> u64 {
         self.cells.fill(Cell::default());

@@ -7,7 +7,9 @@ use crate::colour::painted;
 use crate::progress::Snapshot;
 use crate::progress::line::{Pace, fit};
 use kmer_worker::shared::Shared;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::{IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 /// A line on a terminal is rewritten so often.
@@ -95,6 +97,12 @@ impl Console {
     }
 
     fn show(&mut self, parts: &[String]) {
+        // Who does not read must not hold up the run for the sake of its progress.
+        let errors = std::io::stderr();
+        let mut errors = [PollFd::new(errors.as_fd(), PollFlags::POLLOUT)];
+        if matches!(poll(&mut errors, PollTimeout::ZERO), Ok(0)) {
+            return;
+        }
         if !self.terminal {
             say("", &parts.join(", "));
             return;

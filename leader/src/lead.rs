@@ -137,6 +137,8 @@ pub(crate) struct Leader<'a> {
     pub(crate) rule: WorkerRule,
     pub(crate) launcher: Option<Launcher>,
     pub(crate) running: Vec<Watched>,
+    /// When it last looked for workers that make no progress.
+    pub(crate) looked: Instant,
     pub(crate) signals: &'a Signals,
     pub(crate) console: &'a mut Console,
     launched: u16,
@@ -175,6 +177,7 @@ impl<'a> Leader<'a> {
             rule,
             launcher,
             running: Vec::new(),
+            looked: Instant::now(),
             signals,
             console,
             launched,

@@ -176,6 +176,9 @@ fn analyse(args: &AnalysisArgs, taken: Option<Taken>) -> Result<i32, Failure> {
     let facts = Facts::new(&plan, &outcome, entries.count);
     if let Some(dense) = dense {
         outputs.put_dense(dense.finish(&outcome.shared, &facts)?);
+        if outputs.leave_nothing() && pin.is_none() {
+            signals.release();
+        }
     }
     if let Some(pin) = &mut pin {
         pin.write(&facts, (outcome.threshold, plan.select.narrows()), &entries)?;
@@ -197,6 +200,7 @@ fn analyse(args: &AnalysisArgs, taken: Option<Taken>) -> Result<i32, Failure> {
         }
     }
     at(Point::ReportWritten)?;
+    outputs.sync()?;
     signals.hold();
     if let Some(signal) = signals.caught() {
         return Err(Failure::Signal(signal));
@@ -209,6 +213,8 @@ fn analyse(args: &AnalysisArgs, taken: Option<Taken>) -> Result<i32, Failure> {
     }
     at(Point::OutputRenamed)?;
     Segment::destroy(segment.name())?;
+    // What is left to say may find nobody who reads it.
+    signals.release();
     for line in outcome.scan.messages.lines() {
         console.say("warning: skipped: ", line);
     }

@@ -6,6 +6,7 @@ use crate::debug::DebugArgs;
 use crate::failure::Failure;
 use crate::limits;
 use crate::memory::{self, Found, Need};
+use crate::partial::meta::modified;
 use crate::pgdata;
 use crate::room::Room;
 use crate::select::{SelectArgs, Selection};
@@ -117,6 +118,8 @@ pub struct Plan {
     pub resumable: bool,
     /// What was typed, for that leader: see [`crate::resume`].
     pub command: Vec<u8>,
+    /// When each leaf was last written to, see [`crate::partial::meta::modified`].
+    pub modified: Vec<Option<i64>>,
     /// Options for tests.
     pub debug: DebugArgs,
 }
@@ -299,6 +302,7 @@ pub fn plan(args: &AnalysisArgs, given: Option<Source>, resumed: bool) -> Result
         return Err(Failure::error(text).hint(hint));
     }
     let note = (crowded && job.pass_bits > 0).then(|| room.note(&need, 1 << job.pass_bits));
+    let modified = job.leaves.iter().map(modified).collect();
     Ok(Plan {
         job,
         sizes,
@@ -320,6 +324,7 @@ pub fn plan(args: &AnalysisArgs, given: Option<Source>, resumed: bool) -> Result
         params,
         resumable: args.resumable,
         command: crate::resume::command()?,
+        modified,
         debug: args.debug.clone(),
     })
 }

@@ -88,6 +88,9 @@ fn pinned(name: &str) -> String {
         Ok(About { k, entries }) => format!(
             "{entries} k-mers of k={k}, kept by --pin {bare}; ask with: kmer-leader lookup {bare} KMER; remove with: --remove {bare}"
         ),
+        Err(kmer_pin::Error::Segment(e @ shm_layout::Error::Os { .. })) => {
+            format!("not to be looked at now ({e})")
+        }
         Err(e) => format!("damaged ({e}); remove it with: --remove {bare}"),
     }
 }

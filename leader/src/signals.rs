@@ -1,12 +1,12 @@
 //! The signals by which users end a run. They are caught by a file descriptor, so that a leader hears of them where it waits for its workers.
 //!
 //! Promises: a signal that whoever started us had us ignore (`nohup`, a shell's `&`) stays ignored. Where nothing has to be cleaned up signals are let
-//! through ([`Signals::let_through`]): so they end the process also where it waits for its input.
+//! through ([`Signals::let_through`]): so they end the process also where it waits for its input. That holds for process 1 of a container as well.
 
 use crate::failure::Failure;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use shm_layout::process::{default_action, ignore_file_size_signal, is_ignored};
+use shm_layout::process::{default_action, exit_on, ignore_file_size_signal, is_ignored};
 
 /// SIGINT, SIGTERM and SIGHUP, as long as they are caught.
 pub struct Signals {
@@ -31,6 +31,9 @@ impl Signals {
         let ends = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
         ends.into_iter().filter(|signal| !is_ignored(*signal)).for_each(|signal| set.add(signal));
         set.thread_block().map_err(|e| failed(e.into()))?;
+        if std::process::id() == 1 {
+            set.iter().try_for_each(exit_on).map_err(failed)?;
+        }
         let descriptor = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK);
         Ok(Self { descriptor: descriptor.map_err(|e| failed(e.into()))?, set })
     }

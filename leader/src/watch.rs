@@ -27,6 +27,8 @@ use std::time::{Duration, Instant};
 const GRACE: Duration = Duration::from_secs(2);
 /// How long they get when the run is given up: they lose nothing by being killed, and one that waits for its input does not hear that it should leave.
 const SHORT_GRACE: Duration = Duration::from_millis(200);
+/// A leader that did not look for so long was stopped itself, and perhaps everybody with it (a container that is frozen): it cannot tell who stood still.
+const ABSENCE: Duration = Duration::from_secs(2);
 /// Workers that may end without having attached before the run is given up.
 const FALSE_STARTS: u32 = 3;
 
@@ -159,6 +161,10 @@ impl Leader<'_> {
     /// Says which workers are stopped, and ends those that make no progress.
     pub(crate) fn look_for_hung(&mut self) -> Result<(), Failure> {
         let limit = self.rule.timeout;
+        let missed = std::mem::replace(&mut self.looked, Instant::now()).elapsed();
+        if missed > ABSENCE {
+            self.running.iter_mut().for_each(|worker| worker.since = Instant::now());
+        }
         for place in 0..self.running.len() {
             let worker = &mut self.running[place];
             let owner = worker.process.owner;
@@ -203,12 +209,16 @@ impl Leader<'_> {
         if !finished && !resumable {
             let _ = self.shared.state.open_phase(Phase::Aborted);
         }
-        let mut end = Instant::now() + if finished { GRACE } else { SHORT_GRACE };
-        for worker in std::mem::take(&mut self.running) {
+        let end = Instant::now() + if finished { GRACE } else { SHORT_GRACE };
+        // All are waited for at the same time, and those that are killed as well.
+        let workers = std::mem::take(&mut self.running);
+        for worker in &workers {
             if (!finished && resumable) || !worker.process.ends_until(end) {
                 worker.process.kill();
-                end = end.max(Instant::now() + GRACE);
             }
+        }
+        let end = Instant::now() + GRACE;
+        for worker in workers {
             if worker.process.ends_until(end) {
                 worker.process.reap();
             } else {

@@ -10,7 +10,7 @@ use crate::inject::{Point, at};
 use crate::place::path_of;
 use crate::segment::{FLAG_PINNED, FLAGS, Segment, os};
 use crate::sync::Ordering;
-use crate::takeover::in_use;
+use crate::takeover::{in_use, is_named};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use std::fs::File;
@@ -83,11 +83,16 @@ impl Segment {
         }
     }
 
-    /// Takes back what [`Segment::pin`] did: `name` is the replaced one's again, or nobody's.
+    /// Takes back what [`Segment::pin`] did: `name` is the replaced one's again, or nobody's. Where somebody else's segment has the name meanwhile it
+    /// stays.
     ///
     /// # Errors
     /// [`Error::Os`] when that cannot be.
     pub fn unpin(&self, name: &str, replaced: Option<&Replaced>) -> Result<()> {
+        let is_ours = self.map().file().is_some_and(|file| is_named(name, file).unwrap_or(false));
+        if !is_ours {
+            return Ok(());
+        }
         if replaced.is_none() {
             return Self::destroy(name);
         }

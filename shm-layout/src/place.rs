@@ -200,16 +200,14 @@ pub(crate) fn attach_to_read(name: &str) -> Result<Mapping> {
 /// So much of an object is copied by [`copy_head`]: a header, a table of contents, and what its first entries lead to.
 const HEAD_COPIED: u64 = 64 << 10;
 
-/// Private memory as long as the object `name`, with a copy of its first [`HEAD_COPIED`] bytes and zeros behind them. Words are loaded from the copy, bytes are
-/// copied from the file: nothing of the object is mapped, so whoever cuts it off meanwhile does not kill by SIGBUS who only looks.
+/// The object `name` with a copy of its first [`HEAD_COPIED`] bytes, which alone have words that can be loaded; bytes are read from the file. Nothing of it is
+/// mapped, so whoever cuts it off meanwhile does not kill by SIGBUS who only looks.
 pub(crate) fn copy_head(name: &str) -> Result<Mapping> {
     let file = open_by_name(name, OFlag::O_RDONLY)?;
     let bytes = check_object(name, &file)?;
-    let memory = MmapOptions::new().len(bytes as usize).no_reserve_swap().map_anon();
-    let mut memory = memory.map_err(|e| os("look into", name, e))?;
-    let head = &mut memory[..bytes.min(HEAD_COPIED) as usize];
-    file.read_exact_at(head, 0).map_err(|e| os("read", name, e))?;
-    Ok(Mapping::mapped(name.into(), memory.into(), file, false))
+    let mut head = vec![0; bytes.min(HEAD_COPIED) as usize];
+    file.read_exact_at(&mut head, 0).map_err(|e| os("read", name, e))?;
+    Ok(Mapping::copied(name.into(), &head, bytes as usize, file))
 }
 
 fn shmem_error(action: &'static str, name: &str, e: ShmemError) -> Error {

@@ -184,6 +184,23 @@ pub fn default_action(signal: Signal) -> std::io::Result<()> {
     Ok(())
 }
 
+extern "C" fn exit_as_killed(signal: libc::c_int) {
+    // SAFETY: _exit(2) takes an integer, and may be called where a signal interrupted anything.
+    unsafe { libc::_exit(128 + signal) }
+}
+
+/// Has a signal end this process as a shell tells of it, with exit code 128 + its number. For process 1 of a container, for which the default action of a signal
+/// is nothing.
+///
+/// # Errors
+/// None in practice.
+pub fn exit_on(signal: Signal) -> std::io::Result<()> {
+    let action = SigAction::new(SigHandler::Handler(exit_as_killed), SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handler does nothing but to leave.
+    unsafe { sigaction(signal, &action) }?;
+    Ok(())
+}
+
 /// Whether this process ignores a signal, as far as /proc tells.
 pub fn is_ignored(signal: Signal) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -29,6 +29,8 @@ enum Backing {
     Shared { _shmem: Shmem, file: File },
     /// A file in a directory, or whatever is mapped to be read only.
     Mapped { _map: MmapRaw, file: File, writable: bool },
+    /// A copy of the file's first bytes, and the file for all others.
+    Copied { words: NonNull<[u64]>, file: File },
     /// Memory from a box that was given up, so that no owner of it stands beside the pointers into it.
     Heap { words: NonNull<[u64]> },
 }
@@ -38,6 +40,8 @@ pub struct Mapping {
     name: String,
     base: NonNull<u8>,
     len: usize,
+    /// So many of the bytes are at `base`: all, but for a copy.
+    there: usize,
     backing: Backing,
     /// Bytes of the arena are written through the mapping.
     writes_through: AtomicBool,
@@ -54,8 +58,8 @@ unsafe impl Sync for Mapping {}
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        if let Backing::Heap { words } = &self.backing {
-            // SAFETY: `heap` leaked this very box; references into it borrow the mapping, which ends here.
+        if let Backing::Heap { words } | Backing::Copied { words, .. } = &self.backing {
+            // SAFETY: `heap` or `copied` leaked this very box; references into it borrow the mapping, which ends here.
             drop(unsafe { Box::from_raw(words.as_ptr()) });
         }
     }
@@ -72,6 +76,7 @@ impl Mapping {
             name,
             base,
             len,
+            there: len,
             backing: Backing::Shared { _shmem: shmem, file },
             writes_through: false.into(),
         })
@@ -84,7 +89,29 @@ impl Mapping {
             name,
             base,
             len,
+            there: len,
             backing: Backing::Mapped { _map: map, file, writable },
+            writes_through: false.into(),
+        }
+    }
+
+    /// Takes the first bytes of a file of `len` bytes, which were copied, and the file for those behind them.
+    pub(crate) fn copied(name: String, first: &[u8], len: usize, file: File) -> Self {
+        let words: Vec<u64> = first
+            .chunks(8)
+            .map(|bytes| {
+                let mut word = [0; 8];
+                word[..bytes.len()].copy_from_slice(bytes);
+                u64::from_ne_bytes(word)
+            })
+            .collect();
+        let words = NonNull::from(Box::leak(words.into_boxed_slice()));
+        Self {
+            name,
+            base: words.cast(),
+            len,
+            there: first.len(),
+            backing: Backing::Copied { words, file },
             writes_through: false.into(),
         }
     }
@@ -96,6 +123,7 @@ impl Mapping {
             name: "(private)".into(),
             base: words.cast(),
             len: words.len() * 8,
+            there: words.len() * 8,
             backing: Backing::Heap { words },
             writes_through: false.into(),
         }
@@ -119,18 +147,38 @@ impl Mapping {
     /// The file behind a shared mapping.
     pub(crate) fn file(&self) -> Option<&File> {
         match &self.backing {
-            Backing::Shared { file, .. } | Backing::Mapped { file, .. } => Some(file),
+            Backing::Shared { file, .. } | Backing::Mapped { file, .. } | Backing::Copied { file, .. } => {
+                Some(file)
+            }
             Backing::Heap { .. } => None,
         }
     }
 
-    fn check(&self, offset: usize, len: usize, align: usize) -> Result<NonNull<u8>> {
-        let end = offset.checked_add(len).filter(|end| *end <= self.len && offset.is_multiple_of(align));
-        if end.is_none() {
-            let (offset, len, limit) = (offset as u64, len as u64, self.len as u64);
-            return Err(Error::OutOfBounds { name: self.name.clone(), offset, len, limit });
+    /// The file from which bytes are read that may not be mapped, or mapped to be read only.
+    fn file_to_read(&self) -> Option<&File> {
+        match &self.backing {
+            Backing::Mapped { file, writable: false, .. } | Backing::Copied { file, .. } => Some(file),
+            _ => None,
         }
-        // SAFETY: I6: offset + len was just found to lie inside the mapping.
+    }
+
+    fn outside(&self, offset: usize, len: usize) -> Error {
+        let (offset, len, limit) = (offset as u64, len as u64, self.len as u64);
+        Error::OutOfBounds { name: self.name.clone(), offset, len, limit }
+    }
+
+    /// Looks that `len` bytes at `offset` are of the segment, wherever they are.
+    fn within(&self, offset: usize, len: usize) -> Result<()> {
+        let end = offset.checked_add(len).filter(|end| *end <= self.len);
+        end.map(drop).ok_or_else(|| self.outside(offset, len))
+    }
+
+    fn check(&self, offset: usize, len: usize, align: usize) -> Result<NonNull<u8>> {
+        let end = offset.checked_add(len).filter(|end| *end <= self.there && offset.is_multiple_of(align));
+        if end.is_none() {
+            return Err(self.outside(offset, len));
+        }
+        // SAFETY: I6: offset + len was just found to lie inside the bytes at `base`.
         Ok(unsafe { self.base.add(offset) })
     }
 
@@ -176,10 +224,11 @@ impl Mapping {
     /// # Errors
     /// [`Error::OutOfBounds`].
     pub fn read(&self, offset: usize, into: &mut [u8]) -> Result<()> {
-        let from = self.check(offset, into.len(), 1)?;
-        if let Backing::Mapped { file, writable: false, .. } = &self.backing {
+        if let Some(file) = self.file_to_read() {
+            self.within(offset, into.len())?;
             return file.read_exact_at(into, offset as u64).map_err(|source| self.unread(source));
         }
+        let from = self.check(offset, into.len(), 1)?;
         // SAFETY: I6: the source lies in the mapping; the destination is a private slice. I4: the bytes do not change once reached.
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), into.as_mut_ptr(), into.len()) };
         Ok(())
@@ -190,12 +239,13 @@ impl Mapping {
     /// # Errors
     /// [`Error::OutOfBounds`].
     pub fn read_to_vec(&self, offset: usize, len: usize, into: &mut Vec<u8>) -> Result<()> {
-        let from = self.check(offset, len, 1)?;
-        if let Backing::Mapped { file, writable: false, .. } = &self.backing {
+        if let Some(file) = self.file_to_read() {
+            self.within(offset, len)?;
             let old = into.len();
             into.resize(old + len, 0);
             return file.read_exact_at(&mut into[old..], offset as u64).map_err(|source| self.unread(source));
         }
+        let from = self.check(offset, len, 1)?;
         into.reserve(len);
         let room = into.spare_capacity_mut().as_mut_ptr().cast::<u8>();
         // SAFETY: I6: the source lies in the mapping; `room` has at least `len` bytes of spare capacity.

@@ -240,7 +240,7 @@ impl Segment {
     }
 
     /// The same, for who wants to know what a segment is and no more: its header and table of contents are a copy, and nothing is mapped that another
-    /// process could cut off. Words beyond the first 64 KiB are zeros.
+    /// process could cut off. Words beyond the first 64 KiB are out of bounds.
     ///
     /// # Errors
     /// As [`Segment::attach`]; also when the object became shorter meanwhile.

@@ -323,7 +323,7 @@ pub fn remove(name: &str, may_go: impl Fn(State) -> bool) -> Result<Option<State
 }
 
 /// Whether the name is this object's.
-fn is_named(name: &str, file: &File) -> std::io::Result<bool> {
+pub(crate) fn is_named(name: &str, file: &File) -> std::io::Result<bool> {
     let (named, own) = (std::fs::symlink_metadata(path_of(name))?, file.metadata()?);
     Ok((named.dev(), named.ino()) == (own.dev(), own.ino()))
 }

@@ -129,6 +129,15 @@ fn a_file_that_was_written_to_between_parts_is_doubted() {
         again.stderr.contains("warning: file ") && again.stderr.contains("the sum is of neither"),
         "{again}"
     );
+    // What counts is when it was opened, whatever happens while the part is written.
+    let slow = dir.path().join("slow");
+    let engine = leader().words("-q -k 16 --blocks 40..57 --inject report.begin:leader:delay=1500 --partial");
+    let running = engine.arg(&slow).arg(&copy).spawn();
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    file.set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(9)).expect("ours");
+    let _ = running.wait().exits(0);
+    let after = merge(&[made("a", "0..20"), made("b", "20..40"), slow], "-R 0.001").run().exits(0);
+    assert!(after.stderr.contains("its time of modification in part"), "{after}");
     // One block more is no longer a matter of doubt.
     file.set_len(58 * 8192).expect("ours");
     let _ = merge(&parts(&last), "-R 0.001").run().fails(1, &["expected 58 blocks", "found 57"]);
@@ -151,6 +160,12 @@ fn parts_that_do_not_belong_together_are_refused() {
         let _ = merge(&[first.clone(), other], "--all -o out").run().fails(1, &[name, told]);
     }
     let _ = merge(&[first.clone(), first.clone()], "--all").run().fails(1, &["in no other part"]);
+    for (words, told) in [
+        ("--all -o x --histogram x", "--histogram \"x\": expected a file of its own, found that of -o"),
+        (&format!("--all -o {}", first.display()), "found that of the input"),
+    ] {
+        let _ = merge(std::slice::from_ref(&first), words).run().fails(2, &[told]);
+    }
     // What is missing is said; it may be meant.
     let last = made("last.parquet", "-k 16 --blocks 30..50");
     let ended = merge(&[last, first.clone()], "-R 0.9").run().exits(0);

@@ -148,6 +148,31 @@ fn a_name_is_kept_until_it_is_removed() {
         .fails(2, &["--replace", "--save or --pin"]);
 }
 
+/// Who takes a name back must find it his own.
+#[test]
+fn a_name_that_another_took_meanwhile_stays_the_other_s() {
+    let ready = |k: u32, count: u32| {
+        let mut writer = Writer::create(&Spec { entries: 1, ..Spec::new(k) }).expect("room");
+        writer.put(5, count).expect("announced");
+        writer.finish().expect("whole")
+    };
+    for there_before in [false, true] {
+        let pin = PinName::new();
+        if there_before {
+            ready(9, 1).pin(pin.name(), false).expect("free");
+        }
+        let mine = ready(9, 2).pin_for_now(pin.name(), there_before).expect("free, or to be replaced");
+        ready(9, 3).pin(pin.name(), true).expect("to be replaced");
+        drop(mine);
+        let left = Pinned::open(pin.name()).and_then(|pinned| pinned.count_key(5));
+        assert_eq!(left.ok(), Some(3), "there before: {there_before}");
+        // Without another it is as before.
+        drop(ready(9, 4).pin_for_now(pin.name(), true).expect("to be replaced"));
+        let left = Pinned::open(pin.name()).and_then(|pinned| pinned.count_key(5));
+        assert_eq!(left.ok(), Some(3), "there before: {there_before}");
+    }
+}
+
 /// The list is what people ask for when something went wrong: what others do to a file at this moment must not end it.
 #[test]
 fn a_file_that_is_cut_off_meanwhile_does_not_end_the_list() {

@@ -264,6 +264,28 @@ fn a_dense_file_of_canonical_kmers_knows_both_strands() {
     }
 }
 
+/// A file is one unit, whatever it has: its counts are stored before they could be too large for their 32 bits.
+#[test]
+fn occurrences_counted_directly_are_stored_again_and_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut rng = Rng::new(93);
+    let letters: Vec<u8> = (0..400_000).map(|_| b"ACGT"[rng.below(4)]).collect();
+    let path = dir.path().join("one.fa");
+    fs::write(&path, [b">one\n", &letters[..], b"\n"].concat()).expect("written");
+    let mut expected: BTreeMap<&[u8], u64> = BTreeMap::new();
+    letters.windows(5).for_each(|kmer| *expected.entry(kmer).or_default() += 1);
+    for workers in 1..=2 {
+        let words = format!("--all -k 5 --count occurrences --batch-bytes 1000 -j {workers}");
+        let ended = leader().words(&words).arg(&path).run().exits(0);
+        let lines = ended.text().lines().filter(|line| !line.starts_with('#'));
+        let found = lines.map(|line| {
+            let fields: Vec<&str> = line.split('\t').collect();
+            (fields[0].as_bytes(), fields[2].parse().expect("a count"))
+        });
+        assert!(found.collect::<BTreeMap<&[u8], u64>>() == expected, "{ended}");
+    }
+}
+
 #[test]
 fn what_has_no_meaning_is_refused() {
     let reads = plain_reads(38, 5);

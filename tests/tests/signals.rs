@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use kmer_tests::engine::{Engine, bin, leader};
 use kmer_tests::fault::Small;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 
 const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
@@ -81,6 +81,69 @@ fn a_reader_that_comes_late_gets_everything() {
     let read = fs::read(pipe).expect("read to the end");
     let _ = running.wait().exits(0);
     assert!(read.len() > 1 << 16 && read == expected.stdout, "{expected}{} bytes came", read.len());
+}
+
+/// All at once: each of them has the same moment to leave.
+#[test]
+fn many_workers_that_cannot_leave_end_together() {
+    let small = Small::new(65, 400);
+    let words = "--all -k 15 -j 12 --unit-blocks 1 --worker-timeout 0 --inject scan.claimed:nth=all:stop";
+    let mut running = leader().words(words).arg(small.path()).spawn();
+    thread::sleep(Duration::from_secs(1));
+    let start = Instant::now();
+    running.signal(Signal::SIGTERM);
+    let ended = running.wait().ends_by(Signal::SIGTERM);
+    assert!(start.elapsed() < Duration::from_secs(12), "{ended}took {:?}", start.elapsed());
+}
+
+/// A container that is paused: when it goes on the leader may be first.
+#[test]
+fn who_was_stopped_with_its_leader_did_not_hang() {
+    let small = Small::new(66, 400);
+    let expected = leader().words("--all -k 15 -j 2").arg(small.path()).run().exits(0);
+    let words = "--all -k 15 -j 2 --unit-blocks 1 --worker-timeout 2 --inject scan.block:nth=all:delay=150";
+    let mut running = leader().words(words).arg(small.path()).spawn();
+    thread::sleep(MOMENT);
+    let workers = running.workers();
+    assert!(!workers.is_empty());
+    let signal_workers = |signal| workers.iter().for_each(|worker| _ = kill(*worker, signal));
+    running.signal(Signal::SIGSTOP);
+    signal_workers(Signal::SIGSTOP);
+    thread::sleep(Duration::from_millis(3500));
+    running.signal(Signal::SIGCONT);
+    thread::sleep(MOMENT);
+    signal_workers(Signal::SIGCONT);
+    let ended = running.wait().exits(0);
+    assert!(ended.stdout == expected.stdout && !ended.stderr.contains("made no progress"), "{ended}");
+}
+
+/// For process 1 of a container the kernel drops a signal whose action is the default one.
+#[test]
+fn process_1_is_ended_too() {
+    let unshare = |words: &str| {
+        let words = format!("--pid --fork --mount-proc --kill-child {words}");
+        Engine::new("unshare".into()).words(&words)
+    };
+    let allowed = Command::new("unshare").args(["--pid", "--fork", "--mount-proc", "true"]).status();
+    if !allowed.is_ok_and(|status| status.success()) {
+        println!("no right to make a namespace of processes: left out");
+        return;
+    }
+    let program = bin("kmer-leader");
+    let small = Small::new(67, 50);
+    let counting =
+        format!("{} --all -k 9 -j 2 --inject report.begin:leader:delay=2000", small.path().display());
+    for what in ["-k 4 -j 2 -", &counting] {
+        let (end, input) = silent_pipe("");
+        let mut running = unshare(&format!("{} {what}", program.display())).stdin(input).spawn();
+        thread::sleep(3 * MOMENT);
+        let inner = running.workers();
+        assert_eq!(inner.len(), 1, "{what}");
+        let _ = kill(inner[0], Signal::SIGTERM);
+        let ended = running.wait().exits(143);
+        assert!(ended.stdout.is_empty(), "{ended}");
+        drop(end);
+    }
 }
 
 /// As `nohup` starts programs, or a shell in a script with `&`.

@@ -24,6 +24,9 @@ use std::path::Path;
 /// Messages about skipped tuples that a unit keeps, in bytes; the rest is counted only.
 const MESSAGE_BYTES: usize = 64 << 10;
 
+/// Occurrences that are counted directly are stored after so many times a batch's bytes of k-mers: a unit may be a whole file, a count has 32 bits.
+const COUNTED_BATCHES: u64 = 64;
+
 /// Scans units of one job.
 pub struct Scanner {
     blocks: Blocks,
@@ -41,6 +44,8 @@ struct Sorter {
     method: Method,
     stripe_bits: u32,
     batch: Vec<u8>,
+    /// k-mers of the unit at hand that were counted directly and stored.
+    counted: u64,
     unit: Unit,
 }
 
@@ -134,6 +139,7 @@ impl Sorter {
             method,
             stripe_bits,
             batch: Vec::new(),
+            counted: 0,
             unit,
         })
     }
@@ -141,6 +147,7 @@ impl Sorter {
     fn begin(&mut self, number: usize, owner: Owner, arena: &Arena, share: Share) {
         self.bases.restart();
         self.letters.begin_unit();
+        self.counted = 0;
         match &mut self.method {
             Method::SuperKmers(splitter) => splitter.begin_unit(share),
             Method::Keys(sorter) => sorter.begin_unit(share),
@@ -183,7 +190,13 @@ impl Sorter {
         match &mut self.method {
             Method::SuperKmers(_) => self.store_super_kmers()?,
             Method::Keys(_) => self.sort_keys()?,
-            Method::Direct(counter) => counter.add(&self.bases),
+            Method::Direct(counter) => {
+                counter.add(&self.bases);
+                let most = self.batch_bytes as u64 * COUNTED_BATCHES;
+                if counter.counts_all() && counter.kmers() >= most {
+                    self.store_counts()?;
+                }
+            }
         }
         self.bases.clear();
         // A block may be a whole file.
@@ -213,21 +226,31 @@ impl Sorter {
     fn store_direct(&mut self) -> Result<(), WorkError> {
         let Method::Direct(counter) = &mut self.method else { return Ok(()) };
         counter.add(&self.bases);
+        self.store_counts()?;
+        equal("k-mers of a unit counted directly", self.bases.counts().kmers, self.counted)
+    }
+
+    /// Stores the counts so far as a batch. Where rows are counted that must be all of the unit: the counter knows by a row's number what it has seen of it.
+    fn store_counts(&mut self) -> Result<(), WorkError> {
+        let Method::Direct(counter) = &mut self.method else { return Ok(()) };
         let stripes = 1usize << self.stripe_bits;
         let index = index_bytes(stripes);
         self.batch.clear();
         self.batch.resize(index, 0);
-        let mut sections = vec![Section::default(); stripes];
+        let (mut sections, mut told) = (vec![Section::default(); stripes], 0);
         for (stripe, section) in sections.iter_mut().enumerate() {
             let from = self.batch.len();
             let (_, sum) = counter.write_stripe(stripe, self.stripe_bits, &mut self.batch);
             let (offset, bytes) = ((from - index) as u32, (self.batch.len() - from) as u32);
+            told += sum;
             // Rows are not bounded by stripe here: counting directly is cheap, and so is the drain.
             let kmers = u32::try_from(sum).unwrap_or(u32::MAX);
             *section = Section { offset, bytes, kmers, rows: u32::MAX };
         }
-        let (counted, pushed) = (counter.take(), self.bases.counts().kmers);
-        equal("k-mers of a unit counted directly", pushed, counted)?;
+        if counter.counts_all() {
+            equal("k-mers in the cells of a unit counted directly", counter.kmers(), told)?;
+        }
+        self.counted += counter.take();
         self.unit.store(&mut self.batch, &sections)
     }
 

@@ -30,7 +30,7 @@ impl Outputs {
     /// # Errors
     /// When a file cannot be made.
     pub fn open(args: &AnalysisArgs, signals: &Signals) -> Result<Self, Failure> {
-        refuse_same(args)?;
+        refuse_same_of(args)?;
         let open = |path: Option<&Path>| Output::open_unless(path, &|| signals.caught());
         let file = |path: &Option<PathBuf>| path.as_deref().map(|p| open(Some(p))).transpose();
         Ok(Self {
@@ -116,23 +116,30 @@ impl Outputs {
         self.page.as_mut().map_or(Ok(()), |output| output.write(text()?.as_bytes()))
     }
 
-    /// Makes all of it stay: what can fail for lack of room fails before anything appears.
+    /// Brings all of it to where it can be lost no more: what can fail for lack of room fails before anything appears, here or elsewhere.
+    ///
+    /// # Errors
+    /// As [`Output::sync`].
+    pub fn sync(&mut self) -> Result<(), Failure> {
+        let Self { summary, histogram, dense, page, partial, result } = self;
+        [summary, histogram, dense, page, partial, result].into_iter().flatten().try_for_each(Output::sync)
+    }
+
+    /// Makes all of it stay.
     ///
     /// # Errors
     /// As [`Output::finish`].
-    pub fn finish(self) -> Result<(), Failure> {
+    pub fn finish(mut self) -> Result<(), Failure> {
+        self.sync()?;
         let all = [self.summary, self.histogram, self.dense, self.page, self.partial, self.result];
-        let mut all: Vec<Output> = all.into_iter().flatten().collect();
-        all.iter_mut().try_for_each(Output::sync)?;
-        all.into_iter().try_for_each(Output::finish)
+        all.into_iter().flatten().try_for_each(Output::finish)
     }
 }
 
 /// How an input is called.
 const INPUT: &str = "the input";
 
-/// Refuses two outputs in one file, and an output that would take the place of what is read.
-fn refuse_same(args: &AnalysisArgs) -> Result<(), Failure> {
+fn refuse_same_of(args: &AnalysisArgs) -> Result<(), Failure> {
     let outputs = [
         ("-o", args.output.as_deref()),
         ("--histogram", args.select.histogram.as_deref()),
@@ -141,7 +148,15 @@ fn refuse_same(args: &AnalysisArgs) -> Result<(), Failure> {
         ("--report", args.page.report.as_deref()),
         ("--partial", args.partial.partial.as_deref()),
     ];
-    let inputs = args.relations.iter().map(|path| (INPUT, path.as_path()));
+    refuse_same(&args.relations, &outputs)
+}
+
+/// Refuses two outputs in one file, and an output that would take the place of what is read.
+///
+/// # Errors
+/// Exit code 2, naming the two.
+pub fn refuse_same(inputs: &[PathBuf], outputs: &[(&str, Option<&Path>)]) -> Result<(), Failure> {
+    let inputs = inputs.iter().map(|path| (INPUT, path.as_path()));
     let mut seen: Vec<(&str, PathBuf)> = Vec::new();
     for (option, path) in inputs.chain(outputs.iter().filter_map(|(option, path)| Some((*option, (*path)?))))
     {

@@ -8,6 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -29,6 +30,12 @@ impl Aside {
         let name = target
             .file_name()
             .ok_or_else(|| Failure::error(format!("output {target:?}: expected a file name")))?;
+        if is_mount_point(target) {
+            let text = format!(
+                "could not create file {target:?}: expected one that can be replaced, found a mount point"
+            );
+            return Err(Failure::error(text).hint("mount its directory, or write to standard output"));
+        }
         let temporary = target.with_file_name(temporary_name(name, std::process::id()));
         remove_left(target, name);
         let (file, named) = match open_nameless(target) {
@@ -94,9 +101,12 @@ fn directory(target: &Path) -> &Path {
     target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
+/// So many bytes of a file's name are in that of the temporary one: names have 255 at most.
+const KEPT_NAME: usize = 239;
+
 fn temporary_name(name: &OsStr, pid: u32) -> OsString {
     let mut temporary = OsString::from(".");
-    temporary.push(name);
+    temporary.push(OsStr::from_bytes(&name.as_bytes()[..name.len().min(KEPT_NAME)]));
     temporary.push(format!(".{pid}.tmp"));
     temporary
 }
@@ -106,6 +116,26 @@ fn open_nameless(target: &Path) -> Option<File> {
     let flags = libc::O_TMPFILE;
     let file = OpenOptions::new().write(true).custom_flags(flags).mode(0o666).open(directory(target)).ok()?;
     Path::new(&path_of(&file)).exists().then_some(file)
+}
+
+/// Whether something is mounted on the file itself, as containers do: it can be written to and not replaced.
+fn is_mount_point(target: &Path) -> bool {
+    let mounts = std::fs::read(Path::new("/proc/self/mountinfo")).unwrap_or_default();
+    let points =
+        mounts.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
+    // A blank in a path is written as \040, and so on.
+    points.into_iter().any(|point| unescaped(point) == target.as_os_str().as_bytes())
+}
+
+fn unescaped(text: &[u8]) -> Vec<u8> {
+    let (mut out, mut at) = (Vec::new(), 0);
+    while at < text.len() {
+        let digits = text.get(at + 1..at + 4).filter(|_| text[at] == b'\\');
+        let code = digits.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        out.push(code.unwrap_or(text[at]));
+        at += if code.is_some() { 4 } else { 1 };
+    }
+    out
 }
 
 fn path_of(file: &File) -> String {
@@ -161,6 +191,26 @@ impl Drop for Aside {
 mod tests {
     use super::*;
     use crate::output::Output;
+
+    #[test]
+    fn a_long_name_that_is_there_is_replaced() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let target = dir.path().join("x".repeat(255));
+        std::fs::write(&target, "old").expect("written");
+        let left = dir.path().join(temporary_name(&OsString::from("x".repeat(255)), 4_194_305));
+        std::fs::write(&left, "left").expect("written");
+        let mut output = Output::open(Some(&target)).expect("made");
+        output.write(b"new").expect("room");
+        output.finish().expect("nothing is in the way");
+        assert_eq!(std::fs::read(&target).expect("there"), b"new");
+        assert_eq!(std::fs::read_dir(dir.path()).expect("a directory").count(), 1, "something was left");
+    }
+
+    #[test]
+    fn mount_points_are_known() {
+        assert!(is_mount_point(Path::new("/proc")) && !is_mount_point(Path::new("/proc/self")));
+        assert_eq!(unescaped(b"/a\\040b\\134\\01"), b"/a b\\\\01");
+    }
 
     /// Process ids come again, those of containers at every start.
     #[test]

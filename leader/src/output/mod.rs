@@ -22,7 +22,7 @@ use std::time::Duration;
 mod all;
 mod aside;
 
-pub use all::Outputs;
+pub use all::{Outputs, refuse_same};
 pub use aside::Aside;
 
 /// A result being written.

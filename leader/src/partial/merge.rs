@@ -9,7 +9,7 @@ use crate::console::say;
 use crate::failure::{EXIT_SKIPPED, Failure};
 use crate::format::facts::{Facts, ROWS};
 use crate::format::{Form, Format};
-use crate::output::Output;
+use crate::output::{Output, refuse_same};
 use crate::plan::ThresholdRule;
 use crate::report::tally::Tally;
 use crate::report::{Entries, Entry};
@@ -65,6 +65,8 @@ pub fn merge(args: &MergeArgs) -> Result<i32, Failure> {
     let rule = ThresholdRule::typed(args.max_appearance_rate, args.max_appearance_nrow, &args.select);
     let counts = if sum.counts_rows() { ROWS } else { "occurrences" };
     let form = Form::plain(args.format, params, counts)?;
+    let outputs = [("-o", args.output.as_deref()), ("--histogram", args.select.histogram.as_deref())];
+    refuse_same(&args.parts, &outputs)?;
     let mut output = Output::open(args.output.as_deref())?;
     let histogram = args.select.histogram.as_deref().map(|path| Output::open(Some(path))).transpose()?;
     let by_rule = if all { 0 } else { rule.threshold(sum.total_rows) };
@@ -85,6 +87,8 @@ pub fn merge(args: &MergeArgs) -> Result<i32, Failure> {
     form.write(&facts, &entries, &mut output, &mut |_, _| ())?;
     if let Some(mut histogram) = histogram {
         histogram.write(tally.to_text().as_bytes())?;
+        histogram.sync()?;
+        output.sync()?;
         histogram.finish()?;
     }
     output.finish()?;

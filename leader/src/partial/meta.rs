@@ -6,7 +6,7 @@ use crate::lead::Outcome;
 use crate::plan::Plan;
 use crate::report::Entry;
 use kmer_worker::feed::STDIN;
-use kmer_worker::job::path_of;
+use kmer_worker::job::{Leaf, path_of};
 use serde::{Deserialize, Serialize};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -40,8 +40,10 @@ impl PartFile {
     }
 }
 
-/// When the last of a relation's files (`path`, `path.1`, ...) was written to.
-fn modified(path: &Path) -> Option<i64> {
+/// When the last of a leaf's files (`path`, `path.1`, ...) was written to, unless that says nothing of its rows.
+pub fn modified(leaf: &Leaf) -> Option<i64> {
+    let path = path_of(&leaf.path);
+    leaf.fingerprint?;
     let at = |path: &Path| {
         let meta = std::fs::metadata(path).ok()?;
         meta.mtime().checked_mul(1_000_000_000)?.checked_add(meta.mtime_nsec())
@@ -161,15 +163,15 @@ impl Meta {
         let mut files = Vec::new();
         // A stream is cut into parcels, not into blocks of its files: each of these counts as one, and standard input is nothing that could be named.
         let whole = job.stream.is_some();
-        for leaf in job.leaves.iter().filter(|leaf| !whole || leaf.path != STDIN) {
+        let leaves = job.leaves.iter().zip(&plan.modified);
+        for (leaf, modified) in leaves.filter(|(leaf, _)| !whole || leaf.path != STDIN) {
             let path = path_of(&leaf.path);
             let path = path.canonicalize().unwrap_or_else(|_| path.into());
             let text = path.to_str().ok_or_else(|| {
                 Failure::error(format!("--partial: expected a path of UTF-8, found {path:?}"))
             })?;
             let blocks = if whole { 1 } else { leaf.blocks.into() };
-            let modified = leaf.fingerprint.and_then(|_| modified(&path));
-            files.push(PartFile { path: text.into(), blocks, bytes: leaf.bytes(), modified });
+            files.push(PartFile { path: text.into(), blocks, bytes: leaf.bytes(), modified: *modified });
         }
         let range = (job.first_block(), job.first_block() + job.total_blocks());
         let blocks = if whole { (0, files.len() as u64) } else { range };
