@@ -13,6 +13,9 @@ use nix::sys::signal::{Signal, kill};
 
 const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
+/// Of 57 blocks.
+const KLEBS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/klebs");
+
 /// Long enough for a program to come to where it waits.
 const MOMENT: Duration = Duration::from_millis(300);
 
@@ -86,9 +89,8 @@ fn a_reader_that_comes_late_gets_everything() {
 /// All at once: each of them has the same moment to leave.
 #[test]
 fn many_workers_that_cannot_leave_end_together() {
-    let small = Small::new(65, 400);
     let words = "--all -k 15 -j 12 --unit-blocks 1 --worker-timeout 0 --inject scan.claimed:nth=all:stop";
-    let mut running = leader().words(words).arg(small.path()).spawn();
+    let mut running = leader().words(words).arg(KLEBS).spawn();
     thread::sleep(Duration::from_secs(1));
     let start = Instant::now();
     running.signal(Signal::SIGTERM);
@@ -101,9 +103,10 @@ fn many_workers_that_cannot_leave_end_together() {
 fn who_was_stopped_with_its_leader_did_not_hang() {
     let small = Small::new(66, 400);
     let expected = leader().words("--all -k 15 -j 2").arg(small.path()).run().exits(0);
-    let words = "--all -k 15 -j 2 --unit-blocks 1 --worker-timeout 2 --inject scan.block:nth=all:delay=150";
+    let words = "--all -k 15 -j 2 --unit-blocks 1 --worker-timeout 3 --inject scan.block:delay=2500";
     let mut running = leader().words(words).arg(small.path()).spawn();
-    thread::sleep(MOMENT);
+    // The leader has looked, and seen them in the midst of a block.
+    thread::sleep(Duration::from_millis(1300));
     let workers = running.workers();
     assert!(!workers.is_empty());
     let signal_workers = |signal| workers.iter().for_each(|worker| _ = kill(*worker, signal));
@@ -111,7 +114,8 @@ fn who_was_stopped_with_its_leader_did_not_hang() {
     signal_workers(Signal::SIGSTOP);
     thread::sleep(Duration::from_millis(3500));
     running.signal(Signal::SIGCONT);
-    thread::sleep(MOMENT);
+    // It looks at least once.
+    thread::sleep(Duration::from_millis(1400));
     signal_workers(Signal::SIGCONT);
     let ended = running.wait().exits(0);
     assert!(ended.stdout == expected.stdout && !ended.stderr.contains("made no progress"), "{ended}");
