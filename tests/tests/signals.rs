@@ -139,7 +139,7 @@ fn process_1_is_ended_too() {
         format!("{} --all -k 9 -j 2 --inject report.begin:leader:delay=2000", small.path().display());
     for what in ["-k 4 -j 2 -", &counting] {
         let (end, input) = silent_pipe("");
-        let mut running = unshare(&format!("{} {what}", program.display())).stdin(input).spawn();
+        let running = unshare(&format!("{} {what}", program.display())).stdin(input).spawn();
         thread::sleep(3 * MOMENT);
         let inner = running.workers();
         assert_eq!(inner.len(), 1, "{what}");
