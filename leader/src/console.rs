@@ -98,9 +98,7 @@ impl Console {
 
     fn show(&mut self, parts: &[String]) {
         // Who does not read must not hold up the run for the sake of its progress.
-        let errors = std::io::stderr();
-        let mut errors = [PollFd::new(errors.as_fd(), PollFlags::POLLOUT)];
-        if matches!(poll(&mut errors, PollTimeout::ZERO), Ok(0)) {
+        if is_full() {
             return;
         }
         if !self.terminal {
@@ -126,6 +124,13 @@ impl Drop for Console {
     fn drop(&mut self) {
         self.clear();
     }
+}
+
+/// Whether standard error is a pipe that is full: what is written to it waits for who reads it.
+pub fn is_full() -> bool {
+    let errors = std::io::stderr();
+    let mut errors = [PollFd::new(errors.as_fd(), PollFlags::POLLOUT)];
+    matches!(poll(&mut errors, PollTimeout::ZERO), Ok(0))
 }
 
 /// Says something on standard error. When that is closed there is nobody to tell.

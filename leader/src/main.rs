@@ -6,7 +6,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
 use kmer_leader::book::dump;
 use kmer_leader::cli::{AnalysisArgs, Cli, Command, ReadMethod};
-use kmer_leader::console::{Console, say};
+use kmer_leader::console::{self, Console, say};
 use kmer_leader::failure::{EXIT_SKIPPED, EXIT_USAGE, Failure};
 use kmer_leader::format::Form;
 use kmer_leader::format::facts::Facts;
@@ -213,8 +213,10 @@ fn analyse(args: &AnalysisArgs, taken: Option<Taken>) -> Result<i32, Failure> {
     }
     at(Point::OutputRenamed)?;
     Segment::destroy(segment.name())?;
-    // What is left to say may find nobody who reads it.
-    signals.release();
+    // The result is whole, and what is left to say may find nobody who reads it.
+    if console::is_full() {
+        signals.release();
+    }
     for line in outcome.scan.messages.lines() {
         console.say("warning: skipped: ", line);
     }

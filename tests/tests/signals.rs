@@ -2,14 +2,17 @@
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ChildStdin, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kmer_tests::engine::{Engine, bin, leader};
-use kmer_tests::fault::Small;
+use kmer_tests::engine::{Engine, PATIENCE, bin, leader};
+use kmer_tests::fault::{Small, within};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
@@ -148,6 +151,27 @@ fn process_1_is_ended_too() {
         assert!(ended.stdout.is_empty(), "{ended}");
         drop(end);
     }
+}
+
+/// The result is there, and its summary waits for a reader.
+#[test]
+fn who_finds_no_reader_for_its_messages_is_ended() {
+    let (small, dir) = (Small::new(68, 50), tempfile::tempdir().expect("a directory"));
+    let (_reader, mut errors) = std::io::pipe().expect("a pipe");
+    fcntl(&errors, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("a pipe");
+    while std::io::Write::write(&mut errors, &[b'.'; 1]).is_ok() {}
+    fcntl(&errors, FcntlArg::F_SETFL(OFlag::empty())).expect("a pipe");
+    let out = dir.path().join("out");
+    let mut command = Command::new(bin("kmer-leader"));
+    command.args(["--all", "-k", "9", "-j", "2", "-o"]).arg(&out).arg(small.path());
+    let mut child = command.stderr(errors).spawn().expect("started");
+    assert!(within(PATIENCE, || out.exists()), "no result");
+    thread::sleep(MOMENT);
+    let _ = kill(Pid::from_raw(child.id().try_into().expect("a number")), Signal::SIGTERM);
+    let ended = within(PATIENCE, || child.try_wait().expect("ours").is_some());
+    let _ = child.kill();
+    assert!(ended, "it did not end");
+    assert_eq!(child.wait().expect("ours").signal(), Some(Signal::SIGTERM as i32));
 }
 
 /// As `nohup` starts programs, or a shell in a script with `&`.
