@@ -62,7 +62,8 @@ impl Leader<'_> {
         let feeder = if self.must_feed(phase)? { Some(self.own_feeder()?) } else { None };
         let owner = self.shared.slots.start((self.shared.slots.len() - 1) as u16)?;
         self.shared.slots.change(owner, SlotState::Starting, SlotState::Running)?;
-        let slot = self.shared.feeder_slot();
+        // In the drain nobody waits for it.
+        let slot = self.shared.feeder_slot().filter(|_| phase == Phase::Scan);
         let feeder_process = self.running.iter().find(|w| Some(w.process.owner.slot) == slot);
         let (signals, console, shared) = (self.signals, &mut *self.console, self.shared);
         let (caught, began) = (None, None);

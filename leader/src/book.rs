@@ -3,6 +3,7 @@
 use crate::dense::read::DenseFile;
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::output::same::{Input, refuse_same};
 use crate::pin;
 use crate::report::Entry;
 use clap::Args;
@@ -146,6 +147,9 @@ pub fn line(kmer: u64, k: u32, key: u64, count: u32, text: &mut Vec<u8>) {
 /// As [`Book::dump`].
 pub fn dump(args: &DumpArgs) -> Result<(), Failure> {
     let book = Book::open(&args.book)?;
+    if let Book::File(_) = &book {
+        refuse_same(&[Input::File(args.book.clone().into())], &[("-o", args.output.as_deref())])?;
+    }
     let mut output = Output::open(args.output.as_deref())?;
     book.dump(&mut output)?;
     output.finish()

@@ -1,6 +1,7 @@
 //! Options for tests and for people who study crashes: injected faults, and capacities so small that every path is taken.
 
 use crate::failure::Failure;
+use crate::output::Output;
 use clap::Args;
 use shm_layout::inject::{POINTS, Rule, Who, arm};
 use std::time::Duration;
@@ -59,7 +60,11 @@ impl DebugArgs {
     /// A rule that is none.
     pub fn arm(&self) -> Result<bool, Failure> {
         if self.inject.iter().any(|rule| rule == "list") {
-            POINTS.iter().for_each(|(_, name, what)| println!("{name:<18} {what}"));
+            let mut output = Output::open(None)?;
+            POINTS
+                .iter()
+                .try_for_each(|(_, name, what)| output.write(format!("{name:<18} {what}\n").as_bytes()))?;
+            output.finish()?;
             return Ok(true);
         }
         let rules = self.inject.iter().map(|rule| rule.parse());

@@ -59,7 +59,13 @@ pub fn describe(plan: &Plan) -> String {
         Some(free) => line("segment_room", &in_bytes(free, free)),
         None => line("segment_room", &"unknown"),
     }
-    line("enough", &if passes > 1 { "yes, in several passes" } else { "yes" });
+    let whole = segment + private;
+    match plan.memory {
+        Some(memory) if memory < whole => {
+            line("enough", &format!("no: segment and processes take {}", in_bytes(whole, whole)));
+        }
+        _ => line("enough", &if passes > 1 { "yes, in several passes" } else { "yes" }),
+    }
     text
 }
 

@@ -36,6 +36,9 @@ pub struct Message {
     pub hint: Option<String>,
 }
 
+/// What the system says when a process may open no more files (EMFILE).
+const TOO_MANY_FILES: &str = "Too many open files (os error 24)";
+
 /// Exit code of a wrong command line.
 pub const EXIT_USAGE: i32 = 2;
 /// Exit code of a result with skipped damage.
@@ -43,7 +46,10 @@ pub const EXIT_SKIPPED: i32 = 3;
 
 impl Message {
     fn new(error: impl Display) -> Self {
-        Self { error: error.to_string(), hint: None }
+        let error = error.to_string();
+        let hint =
+            error.contains(TOO_MANY_FILES).then(|| "allow this process more open files: ulimit -n".into());
+        Self { error, hint }
     }
 }
 
@@ -73,6 +79,15 @@ impl Failure {
     pub fn hint(mut self, hint: impl Display) -> Self {
         if let Self::Error(m) | Self::Usage(m) | Self::Lost(m) = &mut self {
             m.hint = Some(hint.to_string());
+        }
+        self
+    }
+
+    /// The same failure, of which it is known `place` it has.
+    #[must_use]
+    pub fn within(mut self, place: &str) -> Self {
+        if let Self::Error(m) | Self::Usage(m) | Self::Lost(m) = &mut self {
+            m.error = format!("{place}: {}", m.error);
         }
         self
     }

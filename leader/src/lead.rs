@@ -334,10 +334,11 @@ impl<'a> Leader<'a> {
             if self.are_all_lost() {
                 let before = tasks.settled()?;
                 self.work_alone(phase)?;
-                self.bury()?;
+                // A feeder that ended keeps the leader from its work until it is buried: that is what was done in this round.
+                let buried = self.bury()?;
                 self.look_for_hung()?;
                 let is_fed_by = self.feeder().is_some_and(|feeder| !feeder.is_lost());
-                if tasks.settled()? == before && !is_fed_by && !self.must_feed(phase)? {
+                if tasks.settled()? == before && buried == 0 && !is_fed_by && !self.must_feed(phase)? {
                     let text = format!(
                         "phase {phase:?}: {before} of {} tasks are settled, and none is free",
                         tasks.len()

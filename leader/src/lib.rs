@@ -3,7 +3,7 @@
 //! * [`batch`]: rows of a batch as blocks of a unit.
 //! * [`about`]: version, completions, manual pages.
 //! * [`colour`]: whether messages are coloured.
-//! * [`cli`]: what can be typed.
+//! * [`cli`]: what can be typed; [`combinations`]: what of it goes together.
 //! * [`source`]: the relations that are read: files, columns, TOAST, who knows transactions.
 //! * [`pgdata`]: tables of a data directory without its server.
 //! * [`plan`]: what all that means for a run: the job, the sizes of the segment.
@@ -39,6 +39,7 @@ pub mod book;
 pub mod carried;
 pub mod cli;
 pub mod colour;
+pub mod combinations;
 pub mod console;
 pub mod debug;
 pub mod dense;

@@ -1,8 +1,18 @@
-//! What the machine lets us use: room in a file system, and the memory limit of the control group.
+//! What the machine lets us use: room in a file system, open files, and the memory limit of the control group.
 //!
 //! Past a cgroup's limit, memory of a tmpfs is not refused but answered by SIGKILL, so the limit is looked at before the start.
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::path::{Path, PathBuf};
+
+/// Raises the limit of open files as far as this process may: every file of a run stays open, in the leader and in its workers, who inherit it.
+/// Where it cannot be raised, opening one too many says so.
+pub fn raise_open_files() {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    if soft < hard {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
 
 /// Bytes free and in all in the file system of a directory; `None` when it cannot be asked.
 pub fn space(dir: &Path) -> Option<(u64, u64)> {

@@ -67,7 +67,7 @@ impl<'a> Questions<'a> {
     /// All lines of standard input.
     fn ask_lines(&mut self, output: &mut Output) -> Result<(), Failure> {
         let mut input = std::io::stdin().lock();
-        let (mut piece, mut held) = (vec![0; PIECE], 0);
+        let (mut piece, mut held, mut number) = (vec![0; PIECE], 0, 0u64);
         loop {
             let read = match input.read(&mut piece[held..]) {
                 Ok(read) => read,
@@ -86,8 +86,10 @@ impl<'a> Questions<'a> {
                 }
             };
             for line in piece[..whole].split_inclusive(|byte| *byte == b'\n') {
-                let letters = std::str::from_utf8(line.trim_ascii());
-                self.ask(letters.map_or_else(|_| String::from_utf8_lossy(line), Into::into).trim())?;
+                number += 1;
+                let letters = String::from_utf8_lossy(line.trim_ascii());
+                self.ask(&letters)
+                    .map_err(|failure| failure.within(&format!("standard input, line {number}")))?;
                 if self.keys.len() >= BATCH {
                     self.answer(output)?;
                 }

@@ -28,14 +28,20 @@ use kmer_leader::signals::Signals;
 use kmer_leader::source::Source;
 use kmer_leader::status::{self, StatusArgs};
 use kmer_leader::torture::{self, TortureArgs};
-use kmer_leader::{about, colour, dry_run, inspect, page, plan, resume, segments, summary};
+use kmer_leader::{
+    about, colour, combinations, dry_run, inspect, limits, output, page, plan, resume, segments, summary,
+};
 use shm_layout::inject::{Point, at};
+use shm_layout::process::ignore_file_size_signal;
 use shm_layout::segment::Segment;
 use std::ffi::OsString;
 use std::io::Write;
 use std::time::Instant;
 
 fn main() {
+    limits::raise_open_files();
+    // A file that may grow no further is an error of who writes to it.
+    let _ = ignore_file_size_signal();
     let args: Vec<OsString> = std::env::args_os().collect();
     let when = colour::typed(&args);
     colour::decide(when);
@@ -57,6 +63,11 @@ fn main() {
         Some(Command::Torture(args)) => torture(args),
         None => analyse(&cli.analysis, None),
     };
+    end(ended);
+}
+
+/// Ends the process, and says why if it did not go well.
+fn end(ended: Result<i32, Failure>) -> ! {
     let failure = match ended {
         Ok(code) => std::process::exit(code),
         Err(failure) => failure,
@@ -75,12 +86,13 @@ fn main() {
 
 /// Prints help or the version, or says what is wrong with the command line.
 fn complain(e: &clap::Error, args: &[OsString]) -> ! {
-    if e.kind() == ErrorKind::DisplayVersion && about::wants_details(args) {
-        let _ = std::io::stdout().write_all(about::details().as_bytes());
-        std::process::exit(0);
-    }
     if !e.use_stderr() {
-        e.exit();
+        let printed = if e.kind() == ErrorKind::DisplayVersion && about::wants_details(args) {
+            print(about::details().as_bytes())
+        } else {
+            e.print().map_err(|e| output::stdout_error(&e)).map(|()| 0)
+        };
+        end(printed);
     }
     // In our own form, like every other error.
     let text = e.render().to_string();
@@ -133,6 +145,7 @@ fn analyse(args: &AnalysisArgs, taken: Option<Taken>) -> Result<i32, Failure> {
     if taken.is_none() && args.debug.arm()? {
         return Ok(0);
     }
+    combinations::check(args)?;
     let signals = Signals::catch()?;
     let mut pin = Pin::begin(args, taken.is_some())?;
     let (mut live, source) = match open_live(args, &signals)? {
@@ -157,7 +170,7 @@ fn analyse(args: &AnalysisArgs, taken: Option<Taken>) -> Result<i32, Failure> {
         None => None,
     };
     let form = Form::new(&args.format, &plan)?;
-    let mut outputs = Outputs::open(args, &signals)?;
+    let mut outputs = Outputs::open(args, &plan, &signals)?;
     if args.verbose {
         console.say("", &plan.describe());
     }
@@ -285,6 +298,7 @@ fn undo(args: &UndoArgs) -> Result<i32, Failure> {
 }
 
 fn import(args: &ImportArgs) -> Result<i32, Failure> {
+    import::check(args)?;
     let done = import::run(args).map_err(|e| {
         let failure = Failure::error(&e);
         match e.downcast_ref::<import::ImportError>().and_then(import::ImportError::hint) {

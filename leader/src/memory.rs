@@ -5,6 +5,7 @@
 
 use crate::failure::Failure;
 use crate::packed;
+use crate::progress::figures::bytes;
 use crate::room::Room;
 use kmer::keys;
 use kmer::minimizer::{Dealer, minimizer_size};
@@ -33,6 +34,15 @@ const PAGE: u64 = 4096;
 const FRAME: u64 = 32 << 10;
 /// More passes than these do not help.
 const MAX_PASS_BITS: u32 = 8;
+
+/// What those should know who allow less memory than the processes may take alone.
+pub fn note(memory: u64, workers: u16) -> Option<String> {
+    let private = PRIVATE * u64::from(workers.max(1));
+    (private >= memory).then(|| {
+        let (private, memory) = (bytes(private), bytes(memory));
+        format!("{workers} processes may take {private} besides the segment, and --memory allows {memory}: fewer (-j) take less")
+    })
+}
 
 /// What a relation has in it, more or less.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -25,9 +25,11 @@ pub struct PinArgs {
 }
 
 fn checked(name: &str) -> Result<String, String> {
-    pin_name(name)
-        .map(|_| name.into())
-        .map_err(|_| "expected 1 to 200 letters, digits, '.', '_' and '-'".into())
+    // One that began with a dash would be an option to every other command.
+    match pin_name(name) {
+        Ok(_) if !name.starts_with('-') => Ok(name.into()),
+        _ => Err("expected 1 to 200 letters, digits, '.', '_' and '-', the first of them no '-'".into()),
+    }
 }
 
 /// A result that is to be pinned.

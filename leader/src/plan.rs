@@ -2,6 +2,7 @@
 
 use crate::batch;
 use crate::cli::{AnalysisArgs, Count, MAX_WORKERS, OnError, OnWorkerDeath, ReadMethod, UnhintedArg};
+use crate::combinations;
 use crate::debug::DebugArgs;
 use crate::failure::Failure;
 use crate::limits;
@@ -187,19 +188,9 @@ pub fn plan(args: &AnalysisArgs, given: Option<Source>, resumed: bool) -> Result
     let params = Params::new(args.kmer_size, args.occur_bitlen).map_err(Failure::usage)?;
     let params = params.with_canonical(args.canonical);
     let occurrences = args.count == Count::Occurrences;
-    if occurrences {
-        refuse_with_occurrences(args)?;
-    }
     let rule = ThresholdRule::typed(args.max_appearance_rate, args.max_appearance_nrow, &args.select);
     let mut select = Selection::new(&args.select)?;
     let typed = args.max_appearance_rate.is_some() || args.max_appearance_nrow.is_some();
-    if args.database.save && (occurrences || args.canonical) {
-        let option = if occurrences { "--count occurrences" } else { "--canonical" };
-        let text = format!("{option}: expected a result that is not saved, found --save");
-        return Err(
-            Failure::usage(text).hint("pg_kmersearch's tables hold row counts of k-mers as they stand")
-        );
-    }
     let all = args.all || args.partial.partial.is_some() || occurrences || (select.narrows() && !typed);
     let workers = worker_rule(args)?;
     let unhinted = unhinted(args);
@@ -236,7 +227,7 @@ pub fn plan(args: &AnalysisArgs, given: Option<Source>, resumed: bool) -> Result
     };
     args.partial.check(&job)?;
     let page = args.page.report.is_some();
-    refuse_with_dense(args, &select, all)?;
+    combinations::check_dense(args, &select, all)?;
     // The spectrum is of all k-mers.
     select.histogram |= page;
     let toast_bytes = source.leaves.toast_bytes;
@@ -302,6 +293,7 @@ pub fn plan(args: &AnalysisArgs, given: Option<Source>, resumed: bool) -> Result
         return Err(Failure::error(text).hint(hint));
     }
     let note = (crowded && job.pass_bits > 0).then(|| room.note(&need, 1 << job.pass_bits));
+    let note = note.or_else(|| memory::note(args.memory?, workers.workers));
     let modified = job.leaves.iter().map(modified).collect();
     Ok(Plan {
         job,
@@ -327,46 +319,6 @@ pub fn plan(args: &AnalysisArgs, given: Option<Source>, resumed: bool) -> Result
         modified,
         debug: args.debug.clone(),
     })
-}
-
-/// A dense file has every k-mer over the threshold, and 'dump' prints what the report would have been: so there must be no other choice of them, and
-/// nothing for which others are kept as well.
-fn refuse_with_dense(args: &AnalysisArgs, select: &Selection, all: bool) -> Result<(), Failure> {
-    let has_spectrum = select.histogram || args.page.report.is_some();
-    let refuse = |what: &str, hint: &str| Err(Failure::usage(format!("--dense: expected {what}")).hint(hint));
-    if args.dense.is_some() && select.narrows() {
-        let hint = "choose from what dump prints, or write the choice with -o alone";
-        return refuse(
-            "every k-mer over the threshold, found --top, --min-rows or --max-rows beside it",
-            hint,
-        );
-    }
-    if args.dense.is_some() && has_spectrum && !all {
-        let hint = "a spectrum is of every k-mer, so every one is kept: add --all, or make two runs";
-        return refuse("--all where --histogram or --report is, found them without it", hint);
-    }
-    Ok(())
-}
-
-/// What has no meaning where occurrences are counted.
-fn refuse_with_occurrences(args: &AnalysisArgs) -> Result<(), Failure> {
-    let refuse = |option: &str, hint: &str| {
-        let text = format!("{option}: expected --count rows beside it, found --count occurrences");
-        Err(Failure::usage(text).hint(hint))
-    };
-    if args.max_appearance_rate.is_some() {
-        return refuse(
-            "--max-appearance-rate",
-            "a number of occurrences is no share of rows; --min-count has a number",
-        );
-    }
-    if args.max_appearance_nrow.is_some() {
-        return refuse("--max-appearance-nrow", "--min-count has a number of occurrences");
-    }
-    if args.occur_bitlen > 0 {
-        return refuse("--occur-bitlen", "it numbers the occurrences in a row");
-    }
-    Ok(())
 }
 
 fn worker_rule(args: &AnalysisArgs) -> Result<WorkerRule, Failure> {

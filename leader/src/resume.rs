@@ -107,7 +107,12 @@ pub fn take(args: &ResumeArgs) -> Result<Taken, Failure> {
     }
     let mut analysis = cli.analysis;
     if let Some(output) = &args.output {
-        analysis.output = Some(std::path::absolute(output).map_err(|e| Failure::io("find", output, &e))?);
+        let output = std::path::absolute(output).map_err(|e| Failure::io("find", output, &e))?;
+        // A part is the result of its run.
+        match &mut analysis.partial.partial {
+            Some(partial) => *partial = output,
+            None => analysis.output = Some(output),
+        }
     }
     let had = shared.worker_slots()?;
     analysis.workers = Some(had.into());

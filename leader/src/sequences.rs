@@ -33,7 +33,8 @@ const PARCEL_BYTES: (u64, u64) = (1 << 20, 16 << 20);
 /// Bytes behind each of the places that are looked at, in which a record should begin if records are short.
 const LOOK: u64 = 1 << 20;
 
-/// Whether the first of the paths is of a sequence file. A heap relation is never taken for one: its first page says what it is.
+/// Whether the first of the paths is of a sequence file. A heap relation is never taken for one: its first page says what it is. What is neither file
+/// nor directory, as a named pipe, is no relation, and is not opened.
 pub fn are_sequences(paths: &[PathBuf]) -> bool {
     paths.len() > 1 || paths.first().is_some_and(|path| is_stdin(path) || is_sequence(path).unwrap_or(false))
 }
@@ -43,6 +44,10 @@ fn is_stdin(path: &Path) -> bool {
 }
 
 fn is_sequence(path: &Path) -> std::io::Result<bool> {
+    let meta = std::fs::metadata(path)?;
+    if !meta.is_file() && !meta.is_dir() {
+        return Ok(true);
+    }
     let (mut head, mut file) = (Vec::new(), File::open(path)?);
     file.by_ref().take(BLOCK_SIZE as u64).read_to_end(&mut head)?;
     // bufpage.h: pd_pagesize_version, at byte 18, is the size of a page with the version of its layout, 4.

@@ -6,7 +6,7 @@
 use crate::failure::Failure;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use shm_layout::process::{default_action, exit_on, ignore_file_size_signal, is_ignored};
+use shm_layout::process::{default_action, exit_on, is_ignored};
 
 /// SIGINT, SIGTERM and SIGHUP, as long as they are caught.
 pub struct Signals {
@@ -26,7 +26,6 @@ impl Signals {
     pub fn catch() -> Result<Self, Failure> {
         let failed = |e: std::io::Error| Failure::error(format!("could not catch signals: {e}"));
         default_action(Signal::SIGCHLD).map_err(failed)?;
-        ignore_file_size_signal().map_err(failed)?;
         let mut set = SigSet::empty();
         let ends = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
         ends.into_iter().filter(|signal| !is_ignored(*signal)).for_each(|signal| set.add(signal));

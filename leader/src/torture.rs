@@ -99,6 +99,10 @@ struct Torture<'a> {
 /// # Errors
 /// Exit code 1 when a run in peace fails; when a result is not the same or something is left, with the seed and the run.
 pub fn run(args: &TortureArgs, say: &mut dyn FnMut(&str)) -> Result<String, Failure> {
+    if let Some(option) = args.options.iter().find(|option| option.starts_with("--pin")) {
+        let text = format!("torture: expected options whose outcome is in one file, found {option:?}");
+        return Err(Failure::usage(text).hint("what is pinned stays when all is over"));
+    }
     let signals = Signals::catch()?;
     let program = std::env::current_exe()
         .map_err(|e| Failure::error(format!("could not find the own program: {e}")))?;

@@ -55,9 +55,9 @@ impl Watched {
 }
 
 impl Leader<'_> {
-    /// Recovers from every worker that has ended, reaps it, and replaces it if that is the rule.
-    pub(crate) fn bury(&mut self) -> Result<(), Failure> {
-        let mut place = 0;
+    /// Recovers from every worker that has ended, reaps it, and replaces it if that is the rule. Gives how many there were.
+    pub(crate) fn bury(&mut self) -> Result<usize, Failure> {
+        let (mut place, mut buried) = (0, 0);
         while place < self.running.len() {
             let Some(end) = self.running[place].process.ended() else {
                 place += 1;
@@ -70,8 +70,9 @@ impl Leader<'_> {
             dead.reap();
             at(Point::RecoverReaped)?;
             self.after_death(owner, end, state)?;
+            buried += 1;
         }
-        Ok(())
+        Ok(buried)
     }
 
     fn after_death(&mut self, owner: Owner, end: End, state: SlotState) -> Result<(), Failure> {

@@ -75,9 +75,7 @@ impl Error {
     /// What may help.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Format { path, unpack: Some(unpack), .. } => {
-                Some(format!("{unpack} {path:?} | kmer-leader -"))
-            }
+            Self::Format { path, unpack: Some(unpack), .. } => Some(unpacked_by(unpack, path, "kmer-leader -")),
             // Plain text of both formats is read in place; of FASTQ a record is held whole.
             Self::Long { record, is_fasta, .. } if *is_fasta || record.is_none() => {
                 Some("count the unpacked text as a file, where long records are read in parts; or allow more with --memory".into())
@@ -86,6 +84,20 @@ impl Error {
             Self::Changed { .. } => Some("count a copy, or stop what writes to it".into()),
             _ => None,
         }
+    }
+}
+
+/// A command line that gives what is read of `path` to `reader`.
+pub fn unpacked_by(unpack: &str, path: &Path, reader: &str) -> String {
+    // What another command writes to (/dev/fd/63 for a shell's <(...)) can be given directly.
+    if unpack == "cat" && (path.starts_with("/dev/fd") || path.starts_with("/proc")) {
+        return format!("COMMAND | {reader}");
+    }
+    match unpack {
+        _ if path != Path::new("-") => format!("{unpack} {path:?} | {reader}"),
+        // It wants to seek.
+        "unzip -p" => format!("... | funzip | {reader}"),
+        _ => format!("... | {unpack} - | {reader}"),
     }
 }
 

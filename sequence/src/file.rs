@@ -60,13 +60,15 @@ impl SequenceFile {
     /// # Errors
     /// [`Error::Io`]; [`Error::Format`] when it is no regular file.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
-        let meta = file.metadata().map_err(|e| Error::io(path, "look at", e))?;
+        // Looked at before it is opened: to open a named pipe would wait for somebody who writes to it, and take what that one writes.
+        let meta = std::fs::metadata(path).map_err(|e| Error::io(path, "open", e))?;
         if !meta.is_file() {
             let found = if meta.is_dir() { "a directory" } else { "no regular file" };
             let unpack = (!meta.is_dir()).then_some("cat");
             return Err(Error::Format { path: path.to_path_buf(), found, unpack });
         }
+        let file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
+        let meta = file.metadata().map_err(|e| Error::io(path, "look at", e))?;
         let stamp = Stamp::of(&meta);
         let mut file = Self { path: path.to_path_buf(), file, stamp, packing: Packing::Plain };
         file.packing = packing(&file.magic()?);

@@ -72,11 +72,12 @@ pub fn format(path: &Path, magic: &[u8]) -> Result<Format> {
     }
 }
 
-/// Whether the bytes look like something that is read here, packed or not. A heap page begins with its LSN, whose high word is small for
+/// Whether the bytes look like something that is read here, packed or not, or that is known and not read. A heap page begins with its LSN, whose high word is small for
 /// 18 exabytes of log, so none of these magics can begin one unless its LSN is absurd.
 pub fn is_sequence(magic: &[u8]) -> bool {
     let line = magic.iter().find(|byte| !matches!(byte, b'\n' | b'\r'));
-    packing(magic) != Packing::Plain || matches!(line, Some(b'>' | b'@'))
+    let is_foreign = FOREIGN.iter().any(|(start, ..)| start.len() > 2 && magic.starts_with(start));
+    packing(magic) != Packing::Plain || matches!(line, Some(b'>' | b'@')) || is_foreign
 }
 
 #[cfg(test)]

@@ -51,8 +51,10 @@ pub fn unpack(path: &Path, source: Source) -> Result<Unpacked> {
     };
     let (magic, text) = peek(path, "unpack", text)?;
     let format = format(path, &magic).map_err(|error| match error {
-        // The command would be for the text, which is no file.
-        Error::Format { path, found, .. } => Error::Format { path, found, unpack: None },
+        // The command would be for the text, which is no file; but samtools unpacks by itself.
+        Error::Format { path, found, unpack } => {
+            Error::Format { path, found, unpack: unpack.filter(|command| command.starts_with("samtools")) }
+        }
         other => other,
     })?;
     Ok(Unpacked { text, format })

@@ -160,6 +160,22 @@ fn a_run_that_fails_at_the_end_leaves_the_pinned_result_that_it_was_to_replace()
     assert!(listed.text().contains(" of k=10"), "{listed}");
 }
 
+/// A part is the result of its run.
+#[test]
+fn a_part_may_be_written_elsewhere_by_who_goes_on() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = &relation().path();
+    let whole = run(dir.path(), &words("-q --partial whole -k 15 -j 2", path), |_| ());
+    assert_eq!(whole.code(), Some(0), "{}", whole.told);
+    let dies = "--partial part -k 15 -j 2 --inject drain.settled:leader:kill";
+    let (_, segment) = killed(dir.path(), dies, path);
+    let resumed = resume(dir.path(), &segment, "-o elsewhere");
+    assert_eq!(resumed.code(), Some(0), "{}", resumed.told);
+    assert!(!dir.path().join("part").exists());
+    let read = |name: &str| fs::read(dir.path().join(name)).expect("a part");
+    assert!(read("elsewhere") == read("whole"), "other bytes");
+}
+
 #[test]
 fn of_several_files_none_appears_before_all_are_safe() {
     for nth in 1..=3 {

@@ -50,12 +50,6 @@ fn who_waits_for_input_is_ended() {
             assert!(start.elapsed() < Duration::from_secs(20), "{ended}took {:?}", start.elapsed());
             drop(end);
         }
-        let engine = leader().words("-k 4 -j 2 in.fa").keeps("in.fa");
-        named_pipe(&engine.dir().join("in.fa"));
-        let mut running = engine.spawn();
-        thread::sleep(MOMENT);
-        running.signal(signal);
-        let _ = running.wait().ends_by(signal);
     }
 }
 

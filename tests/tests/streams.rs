@@ -307,6 +307,25 @@ fn whoever_dies_the_counts_are_the_same() {
     let _ = run(&again, &packed).fails(4, &["parcel 0 of the input: 3 workers died on it"]);
 }
 
+/// The feeder has nothing to do in the drain, and may end at any moment of it, before the leader has seen its end and after.
+#[test]
+fn a_leader_that_drains_alone_does_not_mind_when_the_feeder_ends() {
+    let reads = Reads::new(58, 300);
+    let (plain, packed, expected) = (reads.plain(), reads.packed(), reads.expected(K));
+    let late = "--inject drain.opened:leader:delay";
+    for ends in [format!("{late}=300"), format!("--inject worker.leaving:delay=100 {late}=400")] {
+        let piped =
+            leader().words(K).words(&ends).words("-j 0 -").stdin(fs::File::open(&plain).expect("a file"));
+        let ended = piped.run().exits(0);
+        assert!(ended.stdout == expected, "{ended}other bytes");
+        for rule in ["--on-worker-death degrade", "--max-respawns 0"] {
+            let died = format!("-j 1 {rule} --inject scan.claimed:worker=0:kill {ends}");
+            let ended = run(&format!("{K} {died}"), &packed).exits(0);
+            assert!(ended.stdout == expected, "{ended}other bytes");
+        }
+    }
+}
+
 #[test]
 fn another_leader_goes_on_with_a_stream() {
     let reads = Reads::new(57, 900);

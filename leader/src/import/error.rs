@@ -98,7 +98,10 @@ impl ImportError {
                     .to_owned(),
             ),
             ImportError::Sequence(sequence::Error::Format { path, unpack: Some(unpack), .. }) => {
-                Some(format!("{unpack} {path:?} | kmer-leader import - -o OUT"))
+                Some(sequence::error::unpacked_by(unpack, path, "kmer-leader import - -o OUT"))
+            }
+            ImportError::Write(WriteError::Exists { path }) if path.is_dir() => {
+                Some("name a file in it".to_owned())
             }
             ImportError::Write(WriteError::Exists { .. }) => Some("use --force to replace it".to_owned()),
             ImportError::Sidecar(error) => error.hint().map(str::to_owned),

@@ -23,10 +23,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use crate::failure::Failure;
+use crate::output::same::{self, Input};
 use clap::{Args, ValueEnum};
 use needletail::parser::SequenceRecord;
 use relation::sidecar::Sidecar;
-use relation::write::{FIRST_VALUE_ID, Field, HeapWriter, WriteError, WriteOptions, WriteSummary};
+use relation::write::{
+    FIRST_VALUE_ID, Field, HeapWriter, WriteError, WriteOptions, WriteSummary, toast_path,
+};
 
 pub use error::ImportError;
 
@@ -109,6 +113,25 @@ pub struct ImportSummary {
     pub toast_blocks: u32,
     /// Wall time in seconds.
     pub seconds: f64,
+}
+
+/// Looks whether an input would be replaced by what is made of it.
+///
+/// # Errors
+/// Exit code 2, naming it.
+pub fn check(args: &ImportArgs) -> Result<(), Failure> {
+    let made = [args.output.clone(), toast_path(&args.output)].map(Input::Relation);
+    let is_made = |path: &&PathBuf| {
+        **path != Path::new("-") && made.iter().any(|relation| relation.has(&same::full(path)))
+    };
+    match args.inputs.iter().find(is_made) {
+        Some(input) => {
+            let output = &args.output;
+            let text = format!("-o {output:?}: expected files of its own, found input {input:?} among them");
+            Err(Failure::usage(text))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Does the import.

@@ -1,6 +1,7 @@
 //! Everything that a run writes, opened before the work and finished after it.
 
 use super::Output;
+use super::same::{files_of, refuse_same};
 use crate::cli::AnalysisArgs;
 use crate::dense::write::Writer;
 use crate::failure::Failure;
@@ -29,8 +30,8 @@ impl Outputs {
     ///
     /// # Errors
     /// When a file cannot be made.
-    pub fn open(args: &AnalysisArgs, signals: &Signals) -> Result<Self, Failure> {
-        refuse_same_of(args)?;
+    pub fn open(args: &AnalysisArgs, plan: &Plan, signals: &Signals) -> Result<Self, Failure> {
+        refuse_same(&files_of(&plan.job), &named(args))?;
         let open = |path: Option<&Path>| Output::open_unless(path, &|| signals.caught());
         let file = |path: &Option<PathBuf>| path.as_deref().map(|p| open(Some(p))).transpose();
         Ok(Self {
@@ -136,43 +137,14 @@ impl Outputs {
     }
 }
 
-/// How an input is called.
-const INPUT: &str = "the input";
-
-fn refuse_same_of(args: &AnalysisArgs) -> Result<(), Failure> {
-    let outputs = [
+/// The outputs with the options that name them.
+fn named(args: &AnalysisArgs) -> [(&'static str, Option<&Path>); 6] {
+    [
         ("-o", args.output.as_deref()),
         ("--histogram", args.select.histogram.as_deref()),
         ("--summary-json", args.format.summary_json.as_deref()),
         ("--dense", args.dense.as_deref()),
         ("--report", args.page.report.as_deref()),
         ("--partial", args.partial.partial.as_deref()),
-    ];
-    refuse_same(&args.relations, &outputs)
-}
-
-/// Refuses two outputs in one file, and an output that would take the place of what is read.
-///
-/// # Errors
-/// Exit code 2, naming the two.
-pub fn refuse_same(inputs: &[PathBuf], outputs: &[(&str, Option<&Path>)]) -> Result<(), Failure> {
-    let inputs = inputs.iter().map(|path| (INPUT, path.as_path()));
-    let mut seen: Vec<(&str, PathBuf)> = Vec::new();
-    for (option, path) in inputs.chain(outputs.iter().filter_map(|(option, path)| Some((*option, (*path)?))))
-    {
-        // A device may be written to twice.
-        let is_special = std::fs::metadata(path).is_ok_and(|meta| !meta.is_file());
-        if is_special || path == Path::new("-") {
-            continue;
-        }
-        let full = path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.into());
-        if let Some((other, _)) =
-            seen.iter().find(|(other, known)| *known == full && (*other, option) != (INPUT, INPUT))
-        {
-            let text = format!("{option} {path:?}: expected a file of its own, found that of {other}");
-            return Err(Failure::usage(text));
-        }
-        seen.push((option, full));
-    }
-    Ok(())
+    ]
 }

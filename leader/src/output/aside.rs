@@ -46,6 +46,10 @@ impl Aside {
             }
         };
         lock(&file);
+        if let Ok(old) = std::fs::metadata(target) {
+            // Who may read the one that is replaced may read the new one. Where that cannot be had (some file systems have no modes) it is as any new file.
+            let _ = file.set_permissions(old.permissions());
+        }
         Ok(Self { file, temporary, target: target.into(), named, synced: false })
     }
 
@@ -191,6 +195,8 @@ impl Drop for Aside {
 mod tests {
     use super::*;
     use crate::output::Output;
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_long_name_that_is_there_is_replaced() {
@@ -204,6 +210,17 @@ mod tests {
         output.finish().expect("nothing is in the way");
         assert_eq!(std::fs::read(&target).expect("there"), b"new");
         assert_eq!(std::fs::read_dir(dir.path()).expect("a directory").count(), 1, "something was left");
+    }
+
+    #[test]
+    fn who_may_read_the_old_one_may_read_the_new_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let target = dir.path().join("out.tsv");
+        std::fs::write(&target, "old").expect("written");
+        std::fs::set_permissions(&target, Permissions::from_mode(0o600)).expect("ours");
+        Output::open(Some(&target)).and_then(Output::finish).expect("made");
+        let meta = std::fs::metadata(&target).expect("it is there");
+        assert_eq!((meta.len(), meta.permissions().mode() & 0o777), (0, 0o600));
     }
 
     #[test]

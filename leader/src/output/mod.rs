@@ -21,8 +21,9 @@ use std::time::Duration;
 
 mod all;
 mod aside;
+pub mod same;
 
-pub use all::{Outputs, refuse_same};
+pub use all::Outputs;
 pub use aside::Aside;
 
 /// A result being written.
@@ -166,7 +167,8 @@ impl Output {
     }
 }
 
-fn stdout_error(e: &std::io::Error) -> Failure {
+/// Why standard output cannot be written to: a reader that is gone ends the program as SIGPIPE would have.
+pub fn stdout_error(e: &std::io::Error) -> Failure {
     if e.kind() == ErrorKind::BrokenPipe {
         return Failure::Signal(Signal::SIGPIPE);
     }
