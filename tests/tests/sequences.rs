@@ -386,6 +386,22 @@ fn workers_die_over_sequence_files_and_nothing_changes() {
 }
 
 /// Where damage is passed over, the reader begins anew at places that the text alone decides on.
+/// 250 batches of 8192 stripes: more entries than a drainer keeps, so it asks every batch's index for one stripe after the other.
+#[test]
+fn very_many_sections_are_found_one_stripe_at_a_time() {
+    let letters = Rng::new(77).letters("ACGT", 2_040_000);
+    let records: Vec<String> =
+        letters.as_bytes().chunks(500).map(|record| String::from_utf8_lossy(record).into_owned()).collect();
+    let reads = Reads { dir: tempfile::tempdir().expect("a directory"), records };
+    let file = reads.write("long.fa", &reads.fasta(100, "\n"));
+    let expected = counted(&[&file], "-k 21 -j 1").stdout;
+    let capacities = "-k 21 --unit-blocks 1 --stripe-bits 13";
+    for more in ["-j 2", "-j 0", "-j 2 --inject drain.claimed:worker=0:nth=2:kill", "-j 2 --pass-bits 1"] {
+        let ended = counted(&[&file], &format!("{capacities} {more}"));
+        assert!(ended.stdout == expected, "{ended}other bytes");
+    }
+}
+
 #[test]
 fn what_is_left_of_damaged_text_does_not_depend_on_the_workers() {
     let dir = tempfile::tempdir().expect("a directory");

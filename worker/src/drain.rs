@@ -10,8 +10,9 @@
 use crate::counting::Counting;
 use crate::error::WorkError;
 use crate::job::Job;
+use crate::sections::{Place, Sections};
 use crate::shared::{DrainOrder, Shared};
-use crate::spool::{Indexed, UnitResult, digest};
+use crate::spool::{UnitResult, digest};
 use kmer::minimizer::Dealer;
 use kmer::params::Params;
 use kmer::record::{KeyBits, Middle, Narrow, Record, Wide, Width};
@@ -104,63 +105,13 @@ pub fn image_digest(stripe: usize, image: &[u8]) -> u64 {
 /// Drains stripes of one run.
 pub struct Drainer {
     units: Vec<(usize, UnitResult)>,
-    /// For each stripe the sections that are not empty, in the order of their units.
-    index: SectionIndex,
+    sections: Sections,
     order: DrainOrder,
     params: Params,
     method: Method,
     records: Vec<u8>,
     image: Vec<u8>,
     slot: u16,
-}
-
-/// Where a section is: place of its unit, batch, what the index says.
-#[derive(Clone, Copy)]
-struct Place {
-    unit: u32,
-    batch: u32,
-    indexed: Indexed,
-}
-
-/// The indexes of all units, turned: what a stripe needs of them lies together. Read once, so that they are not looked up all over the arena.
-struct SectionIndex {
-    places: Vec<Place>,
-    /// Where each stripe's places begin; one more than stripes.
-    begins: Vec<usize>,
-}
-
-impl SectionIndex {
-    fn read(shared: &Shared, units: &[(usize, UnitResult)]) -> Result<Self, WorkError> {
-        let (stripes, mut scratch) = (shared.job.stripes(), Vec::new());
-        let mut begins = vec![0; stripes + 1];
-        for (_, result) in units {
-            for batch in 0..result.batches() {
-                result.index(&shared.arena, batch, stripes, &mut scratch, |stripe, indexed| {
-                    begins[stripe + 1] += usize::from(indexed.section.bytes > 0);
-                })?;
-            }
-        }
-        for stripe in 0..stripes {
-            begins[stripe + 1] += begins[stripe];
-        }
-        let none = Place { unit: 0, batch: 0, indexed: Indexed::default() };
-        let (mut places, mut next) = (vec![none; begins[stripes]], begins.clone());
-        for (unit, (_, result)) in (0u32..).zip(units) {
-            for batch in 0..result.batches() {
-                result.index(&shared.arena, batch, stripes, &mut scratch, |stripe, indexed| {
-                    if indexed.section.bytes > 0 && next[stripe] < begins[stripe + 1] {
-                        places[next[stripe]] = Place { unit, batch: batch as u32, indexed };
-                        next[stripe] += 1;
-                    }
-                })?;
-            }
-        }
-        Ok(Self { places, begins })
-    }
-
-    fn of(&self, stripe: usize) -> std::ops::Range<usize> {
-        self.begins[stripe]..self.begins[stripe + 1]
-    }
 }
 
 enum Method {
@@ -207,9 +158,9 @@ impl Drainer {
         }
         let params = job.params()?;
         let method = Method::new(job, params);
-        let index = SectionIndex::read(shared, &units)?;
+        let sections = Sections::new(shared, &units)?;
         let (records, image) = Default::default();
-        Ok(Self { units, index, order: shared.drain_order()?, params, method, records, image, slot })
+        Ok(Self { units, sections, order: shared.drain_order()?, params, method, records, image, slot })
     }
 
     /// Drains stripe `stripe` into the bytes of its chain.
@@ -249,7 +200,8 @@ impl Drainer {
 
     /// Asks for the first of these sections, if there is one: they lie far from each other.
     fn expect(&self, shared: &Shared, sections: std::ops::Range<usize>) {
-        if let Some(Place { unit, batch, indexed }) = sections.clone().next().map(|at| self.index.places[at])
+        if let Some(Place { unit, batch, indexed }) =
+            sections.clone().next().map(|at| self.sections.places[at])
         {
             let result = &self.units[unit as usize].1;
             result.prefetch(&shared.arena, batch as usize, shared.job.stripes(), &indexed.section);
@@ -293,10 +245,10 @@ impl Drainer {
         summary: &mut StripeSummary,
     ) -> Result<Vec<u8>, WorkError> {
         self.records.clear();
-        let sections = self.index.of(stripe);
+        let sections = self.sections.of(shared, &self.units, stripe)?;
         for at in sections.clone() {
             self.expect(shared, at + SECTIONS_AHEAD..sections.end);
-            self.load(shared, stripe, self.index.places[at], summary)?;
+            self.load(shared, stripe, self.sections.places[at], summary)?;
         }
         let bad = |what: String| WorkError::Section { unit: 0, stripe, what };
         let (kmers, total) = counting.count(&self.records, self.params).map_err(bad)?;
@@ -320,9 +272,9 @@ impl Drainer {
         summary: &mut StripeSummary,
     ) -> Result<Vec<u8>, WorkError> {
         sums.fill(0);
-        for at in self.index.of(stripe) {
+        for at in self.sections.of(shared, &self.units, stripe)? {
             self.records.clear();
-            let place = self.index.places[at];
+            let place = self.sections.places[at];
             let unit = self.load(shared, stripe, place, summary)?;
             let add = if keys::suits(self.params) { keys::add_stripe } else { direct::add_stripe };
             let (read, kmers) = (add(&self.records, sums), place.indexed.section.kmers);

@@ -253,6 +253,28 @@ impl UnitResult {
         Ok(())
     }
 
+    /// What the index of a batch says of one stripe.
+    ///
+    /// # Errors
+    /// When the chain is damaged.
+    pub fn index_of(
+        &self,
+        arena: &Arena,
+        batch: usize,
+        stripe: usize,
+        scratch: &mut Vec<u8>,
+    ) -> Result<Indexed, WorkError> {
+        scratch.clear();
+        arena.read(&self.chain, self.batches[batch] + index_bytes(stripe) as u64, ENTRY, scratch)?;
+        let entry = scratch.first_chunk().ok_or_else(|| damaged("half an index"))?;
+        Ok(Indexed::from_bytes(entry))
+    }
+
+    /// Asks for that entry, which is to be read soon.
+    pub fn expect_index(&self, arena: &Arena, batch: usize, stripe: usize) {
+        arena.prefetch(&self.chain, self.batches[batch] + index_bytes(stripe) as u64, ENTRY);
+    }
+
     /// Asks for the records of a section that is to be read soon.
     pub fn prefetch(&self, arena: &Arena, batch: usize, stripes: usize, section: &Section) {
         let from = self.batches[batch] + index_bytes(stripes) as u64 + u64::from(section.offset);
