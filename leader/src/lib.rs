@@ -9,6 +9,7 @@
 //! * [`plan`]: what all that means for a run: the job, the sizes of the segment.
 //! * [`lead`]: creates the segment, starts workers, watches them, recovers, moves from phase to phase.
 //! * [`alone`]: the leader at a worker's work; [`signals`]: what users end a run by.
+//! * [`verdict`]: what ends a run between its phases.
 //! * [`watch`]: sees that workers die, stop or hang, and replaces them.
 //! * [`recover`]: takes back what the dead had.
 //! * [`resume`]: goes on with a run whose leader died.
@@ -19,7 +20,7 @@
 //! * [`debug`]: options for tests: injected faults, small capacities.
 //! * [`launch`]: one worker process: start, watch, reap.
 //! * [`totals`]: sums over units and stripes, and that they agree.
-//! * [`select`]: which k-mers are reported, in which order.
+//! * [`threshold`], [`select`]: which k-mers are reported, in which order.
 //! * [`report`]: reads the published stripes, sorts, hands the k-mers out as text.
 //! * [`mod@format`]: the forms of a result, and the summary as JSON.
 //! * [`output`]: files that exist whole or not at all, and standard output.
@@ -76,6 +77,8 @@ pub mod signals;
 pub mod source;
 pub mod status;
 pub mod summary;
+pub mod threshold;
 pub mod torture;
 pub mod totals;
+pub mod verdict;
 pub mod watch;

@@ -12,7 +12,6 @@ use kmer_leader::format::Form;
 use kmer_leader::format::facts::Facts;
 use kmer_leader::format::summary_json::summary_json;
 use kmer_leader::import::{self, ImportArgs};
-use kmer_leader::lead::describe_poison;
 use kmer_leader::live::undo::{self, UndoArgs};
 use kmer_leader::live::{Live, Request};
 use kmer_leader::lookup::lookup;
@@ -28,6 +27,7 @@ use kmer_leader::signals::Signals;
 use kmer_leader::source::Source;
 use kmer_leader::status::{self, StatusArgs};
 use kmer_leader::torture::{self, TortureArgs};
+use kmer_leader::verdict::describe_poison;
 use kmer_leader::{
     about, colour, combinations, dry_run, inspect, limits, output, page, plan, resume, segments, summary,
 };

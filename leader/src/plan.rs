@@ -10,9 +10,10 @@ use crate::memory::{self, Found, Need};
 use crate::partial::meta::modified;
 use crate::pgdata;
 use crate::room::Room;
-use crate::select::{SelectArgs, Selection};
+use crate::select::Selection;
 use crate::sequences;
 use crate::source::{self, Source};
+use crate::threshold::ThresholdRule;
 use kmer::params::Params;
 use kmer::{direct, keys};
 use kmer_worker::feed::STDIN;
@@ -38,30 +39,6 @@ const TEXT_UNIT_BLOCKS: u64 = 2048;
 const BATCH_BYTES: u64 = 4 << 20;
 /// Bytes of TOAST from which on sharing a block is worth reading it several times.
 const LONG_ROWS: u64 = 1 << 20;
-
-/// What the threshold is made of.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ThresholdRule {
-    /// Share of all rows.
-    pub rate: f64,
-    /// Rows; 0 is no limit.
-    pub nrow: u64,
-}
-
-impl ThresholdRule {
-    /// From what was typed. A row count lowers the default rate's threshold, as in the extension; beside --min-rows and the like it stands for itself.
-    pub fn typed(rate: Option<f64>, nrow: Option<u32>, select: &SelectArgs) -> Self {
-        let narrowed = select.min_rows.or(select.max_rows).or(select.top).is_some();
-        let alone = narrowed && nrow.is_some();
-        Self { rate: rate.unwrap_or(if alone { 1.0 } else { 0.5 }), nrow: nrow.unwrap_or(0).into() }
-    }
-
-    /// k-mers in more rows than this are reported.
-    pub fn threshold(&self, total_rows: u64) -> u64 {
-        let by_rate = (total_rows as f64 * self.rate).floor() as u64;
-        if self.nrow > 0 { by_rate.min(self.nrow) } else { by_rate }
-    }
-}
 
 /// How workers are treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -410,24 +387,4 @@ fn sizes(
 fn random_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(std::process::id())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_threshold_is_floored_and_lowered() {
-        let rule = |rate, nrow| ThresholdRule { rate, nrow };
-        assert_eq!(rule(0.5, 0).threshold(5), 2);
-        assert_eq!(rule(0.5, 1).threshold(5), 1);
-        assert_eq!(rule(0.5, 9).threshold(5), 2);
-        assert_eq!(rule(0.0, 0).threshold(5), 0);
-        assert_eq!(rule(1.0, 0).threshold(5), 5);
-        assert_eq!(
-            rule(0.29, 0).threshold(100),
-            28,
-            "0.29 * 100 is a little less than 29, as in the extension"
-        );
-    }
 }

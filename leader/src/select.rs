@@ -1,6 +1,6 @@
 //! Which of the counted k-mers are reported, and in which order.
 //!
-//! The threshold of [`crate::plan::ThresholdRule`] comes first. `--min-rows`, `--max-rows` and `--top` are further conditions; where one of them is
+//! The threshold of [`crate::threshold::ThresholdRule`] comes first. `--min-rows`, `--max-rows` and `--top` are further conditions; where one of them is
 //! given, the default rate of 0.5 is not applied, since nobody who asks for the ten most frequent k-mers wants only those in half of all
 //! rows. A rate or a row count that was typed always holds.
 //!
