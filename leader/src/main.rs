@@ -155,7 +155,7 @@ fn analyse(args: &AnalysisArgs, taken: Option<Taken>) -> Result<i32, Failure> {
     // What is read for the plan may be a pipe that gives nothing. A table's lock goes with the connection.
     let mut plan = signals.let_through(|| plan::plan(args, source, taken.is_some()))?;
     if let (Some(live), true) = (&mut live, args.database.save) {
-        live.may_save(&plan, args.database.replace)?;
+        live.may_save(&plan, args.database.replace, &signals)?;
     }
     let mut console = Console::new(args.quiet);
     plan.source.warnings.iter().for_each(|text| console.say("warning: ", text));
@@ -176,20 +176,23 @@ fn analyse(args: &AnalysisArgs, taken: Option<Taken>) -> Result<i32, Failure> {
     }
     let mut dense = outputs.take_dense();
     let (outcome, before) = lead_all(&mut plan, resumed, &signals, &mut console, dense.as_mut())?;
+    // What was read was read under the lock; nobody has to wait for it any longer than that.
+    let mut live = still_locked(live, args.database.save, &signals)?;
     let segment = &outcome.shared.segment;
     at(Point::ReportBegin)?;
     if !plan.resumable {
         // Nobody attaches any more: without its name it goes with this process, whatever becomes of that.
         Segment::destroy(segment.name())?;
     }
-    if outputs.leave_nothing() && dense.is_none() && pin.is_none() {
+    let saves = live.is_some();
+    if outputs.leave_nothing() && dense.is_none() && pin.is_none() && !saves {
         signals.release();
     }
     let mut entries = Entries::collect(&plan, &outcome, before)?;
     let facts = Facts::new(&plan, &outcome, entries.count);
     if let Some(dense) = dense {
         outputs.put_dense(dense.finish(&outcome.shared, &facts)?);
-        if outputs.leave_nothing() && pin.is_none() {
+        if outputs.leave_nothing() && pin.is_none() && !saves {
             signals.release();
         }
     }
@@ -207,10 +210,7 @@ fn analyse(args: &AnalysisArgs, taken: Option<Taken>) -> Result<i32, Failure> {
     outputs.write_summary(summary)?;
     outputs.write_page(|| page::page(&plan, &outcome, &facts, &entries, &summary()?, seconds))?;
     if let Some(live) = &mut live {
-        live.still_held()?;
-        if args.database.save {
-            live.save(&plan, &entries, &signals)?;
-        }
+        live.save(&plan, &entries, &signals)?;
     }
     at(Point::ReportWritten)?;
     outputs.sync()?;
@@ -219,7 +219,7 @@ fn analyse(args: &AnalysisArgs, taken: Option<Taken>) -> Result<i32, Failure> {
         return Err(Failure::Signal(signal));
     }
     pin.as_mut().map_or(Ok(()), Pin::publish)?;
-    live.map_or(Ok(()), Live::commit)?;
+    live.map_or(Ok(()), |live| live.commit(&signals))?;
     outputs.finish()?;
     if let Some(pin) = pin {
         pin.keep();
@@ -282,6 +282,17 @@ fn open_live(args: &AnalysisArgs, signals: &Signals) -> Result<Option<(Live, Sou
         }
     };
     Live::begin(&request, signals, &mut tell).map(Some)
+}
+
+/// Makes sure that the lock was held until now, and gives it back unless something is to be saved under it.
+fn still_locked(live: Option<Live>, saves: bool, signals: &Signals) -> Result<Option<Live>, Failure> {
+    let Some(mut live) = live else { return Ok(None) };
+    live.still_held()?;
+    if saves {
+        return Ok(Some(live));
+    }
+    live.commit(signals)?;
+    Ok(None)
 }
 
 fn undo(args: &UndoArgs) -> Result<i32, Failure> {

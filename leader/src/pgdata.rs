@@ -43,6 +43,37 @@ pub struct PgdataArgs {
     pub force: bool,
 }
 
+/// A data directory whose server must not run until everything is read.
+#[derive(Clone, Debug)]
+pub struct AtRest {
+    path: PathBuf,
+    stamp: u32,
+}
+
+impl AtRest {
+    fn of(directory: &DataDirectory) -> Self {
+        Self { path: directory.path().to_path_buf(), stamp: directory.control.stamp }
+    }
+
+    /// Looks whether it has rested since: a server that starts changes what is committed without a change to the table's files.
+    ///
+    /// # Errors
+    /// When it has not.
+    pub fn check(&self) -> Result<(), Failure> {
+        let now = DataDirectory::open(&self.path)?;
+        let found = match &now.unrest {
+            Some(unrest) => unrest.to_string(),
+            None if now.control.stamp != self.stamp => "its server was started meanwhile".into(),
+            None => return Ok(()),
+        };
+        let text =
+            format!("data directory {:?}: expected it at rest until the end, found that {found}", self.path);
+        Err(Failure::error(text).hint(
+            "run it again while the server is stopped, or count the table of the running server: without -D",
+        ))
+    }
+}
+
 /// The source of a table in the data directory `pgdata`, in database `dbname`.
 ///
 /// # Errors
@@ -86,17 +117,19 @@ impl TypeArg {
 }
 
 fn source(directory: &DataDirectory, table: Table, options: &ReadOptions) -> Result<Source, Failure> {
-    let next_xid = directory.control.next_xid;
+    let (next_xid, control) = (directory.control.next_xid, directory.control.stamp);
     let snapshot = match directory.unrest {
-        None => Snapshot::ShutDown { next_xid },
+        None => Snapshot::ShutDown { next_xid, control },
         Some(_) => Snapshot::Open { next_xid },
     };
     let data_directory = directory.path().as_os_str().as_bytes().to_vec();
     let transactions = Transactions { data_directory, snapshot };
     let oracle: Arc<dyn Oracle> = Arc::new(transactions.open()?);
     let mut leaves = Leaves::new(directory.control.segment_blocks);
-    if matches!(directory.unrest, Some(Unrest::Running(_))) {
-        leaves = leaves.beside_server(0);
+    match directory.unrest {
+        Some(Unrest::Running(_)) => leaves = leaves.beside_server(0),
+        Some(_) => {}
+        None => leaves = leaves.at_rest(AtRest::of(directory)),
     }
     for leaf in &table.leaves {
         let toast = leaf.toast.as_deref();

@@ -17,6 +17,7 @@
 
 use crate::cli::AnalysisArgs;
 use crate::failure::Failure;
+use crate::pgdata::AtRest;
 use crate::sequences;
 use kmer_worker::feed::STDIN;
 use kmer_worker::job::{Leaf, LeafSequence, LeafToast, Stream, Transactions};
@@ -78,6 +79,7 @@ pub struct Leaves {
     pub segment_blocks: u32,
     /// A server runs, and may write to the files; where its log was at the lock.
     beside_server: Option<u64>,
+    at_rest: Option<AtRest>,
     watched: Vec<Watch>,
     sequences: Vec<SequenceFile>,
 }
@@ -99,8 +101,17 @@ impl Leaves {
     /// None yet, with segment files of `segment_blocks` blocks.
     pub fn new(segment_blocks: u32) -> Self {
         let (leaves, toast_index) = (Vec::new(), Vec::new());
-        let (beside_server, watched, sequences) = (None, Vec::new(), Vec::new());
-        Self { leaves, toast_index, toast_bytes: 0, segment_blocks, beside_server, watched, sequences }
+        let (beside_server, at_rest, watched, sequences) = (None, None, Vec::new(), Vec::new());
+        Self {
+            leaves,
+            toast_index,
+            toast_bytes: 0,
+            segment_blocks,
+            beside_server,
+            at_rest,
+            watched,
+            sequences,
+        }
     }
 
     /// A server runs beside us: files may be written to without their rows changing. Pages from before `lock_lsn` are written to no more but
@@ -108,6 +119,12 @@ impl Leaves {
     #[must_use]
     pub fn beside_server(self, lock_lsn: u64) -> Self {
         Self { beside_server: Some(lock_lsn), ..self }
+    }
+
+    /// The files are of a server that must rest until the end.
+    #[must_use]
+    pub fn at_rest(self, directory: AtRest) -> Self {
+        Self { at_rest: Some(directory), ..self }
     }
 
     /// Where the log of the server that runs beside us was.
@@ -206,6 +223,7 @@ impl Leaves {
     /// # Errors
     /// Naming the first that is not.
     pub fn check_unchanged(&self) -> Result<(), Failure> {
+        self.at_rest.iter().try_for_each(AtRest::check)?;
         self.sequences.iter().try_for_each(SequenceFile::check_unchanged).map_err(sequences::failure)?;
         Ok(self.watched.iter().try_for_each(Watch::check_unchanged)?)
     }

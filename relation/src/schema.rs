@@ -177,7 +177,7 @@ impl TupleDesc {
     }
 
     /// The index (from 0) of the column with this name, or with this attnum (from 1). A name is taken as it is written
-    /// first, then folded to lower case.
+    /// first, then without its quotes if it has them, then with the letters of ASCII folded to lower case.
     ///
     /// # Errors
     /// [`ErrorKind::Columns`], listing the columns there are, if there is none or it was dropped.
@@ -185,7 +185,8 @@ impl TupleDesc {
         let by_name = |name: &str| self.attributes.iter().position(|a| !a.dropped && a.name == name);
         let by_number = || name_or_attnum.parse::<usize>().ok()?.checked_sub(1);
         let found = by_name(name_or_attnum)
-            .or_else(|| by_name(&name_or_attnum.to_lowercase()))
+            .or_else(|| by_name(&unquoted(name_or_attnum)?))
+            .or_else(|| by_name(&name_or_attnum.to_ascii_lowercase()))
             .or_else(|| by_number().filter(|&n| self.attributes.get(n).is_some_and(|a| !a.dropped)));
         found.ok_or_else(|| {
             let names: Vec<_> =
@@ -208,6 +209,12 @@ impl TupleDesc {
         }
         list
     }
+}
+
+/// A name in quotes, as SQL has it.
+fn unquoted(name: &str) -> Option<String> {
+    let inner = name.strip_prefix('"')?.strip_suffix('"')?;
+    Some(inner.replace("\"\"", "\""))
 }
 
 /// Cuts the list at the commas that stand outside of quotes and parentheses.
@@ -262,7 +269,7 @@ fn parse_entry(entry: &str) -> Result<Attribute> {
     Ok(attribute)
 }
 
-/// The name in front, quoted (kept as it is) or not (folded to lower case), and the rest.
+/// The name in front, quoted (kept as it is) or not (letters of ASCII folded to lower case, as in SQL), and the rest.
 fn parse_name(entry: &str) -> Result<(String, &str)> {
     if let Some(inner) = entry.strip_prefix('"') {
         let mut name = String::new();
@@ -285,7 +292,7 @@ fn parse_name(entry: &str) -> Result<(String, &str)> {
         let error = columns_error("column list: expected a name and a type, found nothing");
         return Err(error.with_hint("write the columns as: id int4, seq dna2"));
     }
-    Ok((entry[..end].to_lowercase(), &entry[end..]))
+    Ok((entry[..end].to_ascii_lowercase(), &entry[end..]))
 }
 
 /// `raw(len,align)` or `dropped(len,align)`.

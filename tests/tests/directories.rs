@@ -4,9 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use kmer_tests::data::{self, Rng};
 use kmer_tests::engine::{Ended, Engine, leader};
+use kmer_tests::fault::{self, within};
 use kmer_tests::oracle::{Counts, sql_counts};
 use kmer_tests::output::differences;
 use kmer_tests::server::{Options, Server};
@@ -122,6 +124,48 @@ fn directories_that_are_not_at_rest() {
     fails(&pgdata.join("base"), "reads", &["expected a data directory with the file PG_VERSION, found none"]);
     fails(Path::new("/nowhere"), "reads", &["expected a data directory"]);
     server.start_again();
+}
+
+/// A server that starts while its files are read changes what is committed without a change to the table's files.
+#[test]
+fn a_server_that_starts_meanwhile() {
+    let server = Server::start();
+    server.sql(&(READS.to_owned() + "VACUUM FREEZE reads;"));
+    let pgdata = server.data_directory();
+    server.stop();
+    let late = "--inject worker.running:worker=0:delay=6000";
+    let run = |words: &str| {
+        leader()
+            .arg("-D")
+            .arg(&pgdata)
+            .args(["-d", "postgres", "-t", "reads", "--all", "-k", "8", "-j", "1"])
+            .words(words)
+    };
+    let mut running = run(late).spawn();
+    assert!(within(Duration::from_secs(30), || !running.workers().is_empty()), "no worker was started");
+    server.start_again();
+    assert!(!running.has_ended(), "it was too fast");
+    let ended = running.wait().fails(1, &["expected it at rest until the end", "is running", "hint"]);
+    assert!(ended.stdout.is_empty(), "{ended}a result");
+    server.stop();
+    let running = run(late).spawn();
+    server.start_again();
+    server.stop();
+    let _ = running.wait().fails(1, &["expected it at rest until the end", "was started meanwhile"]);
+    // Between the death of a leader and the next.
+    let dir = tempfile::tempdir().expect("a directory");
+    let words = "-d postgres -t reads --all -k 8 -j 1 --resumable -o out --inject drain.opened:leader:kill";
+    let mut args: Vec<&str> = words.split(' ').collect();
+    args.extend(["-D", pgdata.to_str().expect("a plain path")]);
+    let killed = fault::run(dir.path(), &args, |_| {});
+    assert_eq!(killed.signal(), Some(9), "{}", killed.told);
+    let segment = fault::segments_of(killed.pid).pop().unwrap_or_else(|| panic!("{}no segment", killed.told));
+    server.start_again();
+    server.stop();
+    let resumed = fault::run(dir.path(), &["resume", &segment], |_| {});
+    assert_eq!(resumed.code(), Some(1), "{}", resumed.told);
+    assert!(resumed.told.contains("expected it as it was when the run began"), "{}", resumed.told);
+    let _ = leader().args(["segments", "--remove", &segment]).run().exits(0);
 }
 
 #[test]

@@ -211,7 +211,11 @@ fn privileges() {
     let ended = save("").exits(0);
     assert_eq!(grant("SELECT count(*) FROM ann.kmersearch_highfreq_kmer_meta;"), "1\n", "{ended}");
     grant("REVOKE ALL ON ann.kmersearch_highfreq_kmer FROM ann;");
-    let _ = save("--replace").fails(1, &["could not save", "permission denied", "hint"]);
+    let _ = save("--replace").fails(1, &["expected the right to SELECT, found none", "hint", "GRANT SELECT"]);
+    grant("GRANT SELECT ON ann.kmersearch_highfreq_kmer TO ann;");
+    let _ = save("--replace").fails(1, &["expected the right to INSERT, found none"]);
+    grant("REVOKE TEMPORARY ON DATABASE guarded FROM PUBLIC;");
+    let _ = save("--replace").fails(1, &["expected the right to make temporary tables", "hint"]);
     assert_eq!(grant("SELECT count(*) FROM ann.kmersearch_highfreq_kmer_meta;"), "1\n");
     // Files would show rows that a policy hides.
     grant("ALTER TABLE reads ENABLE ROW LEVEL SECURITY; CREATE POLICY few ON reads USING (id < 5);");
@@ -299,6 +303,44 @@ fn functions_of_others_are_not_called() {
     same(&ended, &saved(server, "others", "kmer_size = 9"), &expected);
     let words = ["undo", "-d", &format!("{} dbname=others", server.conninfo("postgres"))].map(str::to_owned);
     let _ = leader().args(words).words("-t reads -c seq").run().exits(0);
+}
+
+/// Columns are named for `undo` as they are for the run.
+#[test]
+fn the_analysis_of_the_column_that_is_meant_is_removed() {
+    let server = Server::shared();
+    server.sql("CREATE DATABASE named;");
+    server.sql_in(
+        "named",
+        "CREATE TABLE reads (a bit varying, \"3\" bit varying, \"SEQ\" bit varying, seq bit varying);
+         INSERT INTO reads SELECT b, b, b, b FROM (SELECT ('x' || md5(i::text))::bit(128)::bit varying AS b FROM generate_series(1, 9) i) rows;",
+    );
+    let columns = ["3", "SEQ", "Seq", "a"];
+    for column in columns {
+        let _ = run(server, "named", &format!("-t reads -c {column} -k 5 -R 0 --save")).exits(0);
+    }
+    let left = || server.sql_in("named", "SELECT column_name FROM kmersearch_highfreq_kmer_meta ORDER BY 1;");
+    assert_eq!(left(), "3\nSEQ\na\nseq\n");
+    let undo = |column: &str| {
+        let words = [
+            "undo",
+            "-d",
+            &format!("{} dbname=named", server.conninfo("postgres")),
+            "-t",
+            "reads",
+            "-c",
+            column,
+        ];
+        leader().args(words).run()
+    };
+    for (column, expected) in [("3", "SEQ\na\nseq\n"), ("\"SEQ\"", "a\nseq\n"), ("Seq", "a\n"), ("1", "")] {
+        let ended = undo(column).exits(0);
+        assert!(ended.text().starts_with("dropped_analyses: 1\n"), "{ended}");
+        assert_eq!(left(), expected, "{ended}");
+    }
+    let ended = undo("SEQ").exits(0);
+    assert!(ended.text().starts_with("dropped_analyses: 0\n"), "{ended}");
+    let _ = undo("nosuch").fails(1, &["column \"nosuch\" does not exist, and has no analysis"]);
 }
 
 /// Older tables know less of k: what they do not tell apart is not taken for another.

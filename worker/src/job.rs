@@ -73,6 +73,8 @@ pub enum Snapshot {
     ShutDown {
         /// The transaction that would have come next.
         next_xid: u32,
+        /// The checksum of its `pg_control`: a server that was started meanwhile may have changed what is committed.
+        control: u32,
     },
     /// All of them; one that the logs do not reach counts as still in progress. For the files of a server that runs or crashed.
     Open {
@@ -194,7 +196,7 @@ impl Transactions {
     pub fn open(&self) -> Result<PgXact, WorkError> {
         let logs = PgXact::open(path_of(&self.data_directory))?;
         Ok(match self.snapshot {
-            Snapshot::ShutDown { next_xid } => logs.until(next_xid),
+            Snapshot::ShutDown { next_xid, .. } => logs.until(next_xid),
             Snapshot::Open { next_xid } => logs.open_from(next_xid),
         })
     }

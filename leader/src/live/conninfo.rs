@@ -12,9 +12,10 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Where servers put their Unix sockets: Debian's and Red Hat's place, and PostgreSQL's own.
-const SOCKET_DIRS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
+pub const SOCKET_DIRS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 const DEFAULT_PORT: u16 = 5432;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a server may take to let us in, where nothing else is said.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Looks up environment variables; a function, so that tests need not change the environment.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;

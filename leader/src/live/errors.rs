@@ -40,7 +40,9 @@ fn tidy(text: &str) -> String {
 }
 
 fn hint(action: &str, code: &SqlState) -> Option<&'static str> {
-    if *code == SqlState::LOCK_NOT_AVAILABLE {
+    if *code == SqlState::LOCK_NOT_AVAILABLE
+        || (*code == SqlState::QUERY_CANCELED && action.starts_with("lock "))
+    {
         return Some(
             "another session holds the table; wait longer with --lock-wait-timeout, or see pg_locks",
         );

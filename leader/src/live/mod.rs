@@ -15,7 +15,7 @@
 //! * [`save`]: writes the result back; [`undo`]: `kmer-leader undo`.
 //!
 //! Threads: the client library runs everything on the thread that calls it. [`session`] starts one for a statement that may take long, and it has
-//! ended before the call returns. Looking up a host name may leave a sleeping thread of the library behind; workers are started by exec
+//! ended before the call returns. One that connects, or asks the server to cancel something, may stay behind when the server does not answer. Looking up a host name may leave a sleeping thread of the library behind; workers are started by exec
 //! (`std::process::Command`), so it does not matter to them.
 
 pub mod args;
@@ -88,6 +88,7 @@ impl Live {
         let locked = files::Locked { directory, table: &table, column: &column, lsn: lsn.unsigned_abs() };
         let source = files::source(&mut session, locked, request, say)?;
         let name = TableName { attnum: column.attnum, ..table.name.clone() };
+        session.idle = false;
         Ok((Self { session, table: name, quoted: table.quoted, column: column.name }, source))
     }
 
@@ -103,7 +104,7 @@ impl Live {
     ///
     /// # Errors
     /// When the server does not.
-    pub fn commit(mut self) -> Result<(), Failure> {
-        self.session.commit()
+    pub fn commit(mut self, signals: &Signals) -> Result<(), Failure> {
+        self.session.commit(signals)
     }
 }

@@ -3,11 +3,11 @@
 //!
 //! As with libpq, a file that others can read is not used.
 
-use super::conninfo::Environment;
+use super::conninfo::{Environment, SOCKET_DIRS};
 use postgres::Config;
 use postgres::config::Host;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The password for a connection, if the file has one.
 pub fn password(config: &Config, env: Environment<'_>) -> Option<String> {
@@ -23,17 +23,21 @@ pub fn password(config: &Config, env: Environment<'_>) -> Option<String> {
 }
 
 fn find(text: &str, config: &Config) -> Option<String> {
-    let host = match config.get_hosts().first() {
-        Some(Host::Tcp(name)) => name.clone(),
-        // libpq takes the local socket, wherever it is, for localhost.
-        Some(Host::Unix(_)) | None => "localhost".into(),
+    let hosts: Vec<&str> = match config.get_hosts().first() {
+        Some(Host::Tcp(name)) => vec![name],
+        // libpq takes the socket in its own directory for localhost, and names any other by its directory.
+        Some(Host::Unix(dir)) if SOCKET_DIRS.iter().any(|own| dir == Path::new(own)) => {
+            vec!["localhost", dir.to_str().unwrap_or_default()]
+        }
+        Some(Host::Unix(dir)) => vec![dir.to_str().unwrap_or_default()],
+        None => vec!["localhost"],
     };
     let port = config.get_ports().first().map_or_else(String::new, ToString::to_string);
     let (database, user) = (config.get_dbname()?, config.get_user()?);
-    let wanted = [host.as_str(), port.as_str(), database, user];
+    let wanted = [&hosts[..], &[port.as_str()], &[database], &[user]];
     text.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
         let fields = fields(line);
-        let matches = |(field, wanted): (&String, &&str)| field == "*" || field == wanted;
+        let matches = |(field, wanted): (&String, &&[&str])| field == "*" || wanted.contains(&field.as_str());
         let password = fields.get(4).filter(|password| !password.is_empty())?;
         fields.iter().zip(&wanted).all(matches).then(|| password.clone())
     })
@@ -63,7 +67,12 @@ mod tests {
         let config = |text: &str| text.parse::<Config>().expect("a config");
         let find = |config: Config| super::find(text, &config);
         assert_eq!(find(config("host=/run port=7 dbname=d:b user=tom")).as_deref(), Some("a:b\\c"));
-        assert_eq!(find(config("host=/run port=5432 dbname=db user=eve")).as_deref(), Some("no"));
+        assert_eq!(find(config("host=/tmp port=5432 dbname=db user=eve")).as_deref(), Some("no"));
+        assert_eq!(find(config("host=/run port=5432 dbname=db user=eve")).as_deref(), Some("last"));
+        assert_eq!(
+            super::find("/run:1:b:c:yes", &config("host=/run port=1 dbname=b user=c")).as_deref(),
+            Some("yes")
+        );
         assert_eq!(find(config("host=far port=5432 dbname=db user=eve")).as_deref(), Some("last"));
         assert_eq!(super::find("a:1:b:c", &config("host=a port=1 dbname=b user=c")), None);
     }

@@ -116,7 +116,11 @@ impl Analysis {
     }
 
     /// Removes what is there: the numbers of analyses, of k-mers, and of bytes of their rows.
-    pub(super) fn remove(&self, session: &mut Session) -> Result<(i64, i64, i64), Failure> {
+    pub(super) fn remove(
+        &self,
+        session: &mut Session,
+        signals: &Signals,
+    ) -> Result<(i64, i64, i64), Failure> {
         let mut removed = [(0, 0); 2];
         for (table, at) in [META, HIGHFREQ].into_iter().zip(0..) {
             let Some(stored) = Stored::find(session, table)? else { continue };
@@ -140,7 +144,7 @@ impl Analysis {
                 self.condition(&keys)
             );
             let action = format!("save the removal from table {table}");
-            let row = session.client().query_one(&query, &[]).map_err(|e| failed(&action, &e))?;
+            let row = session.run(&action, signals, |client| client.query_one(&query, &[]))?;
             let get = |i: usize| row.try_get(i).map_err(|e| failed(&action, &e));
             removed[at] = (get(0)?, get(1)?);
         }
@@ -176,25 +180,34 @@ impl Live {
     ///
     /// # Errors
     /// When an analysis is there and is not to be replaced, or the tables are not ours to write.
-    pub fn may_save(&mut self, plan: &Plan, replace: bool) -> Result<(), Failure> {
+    pub fn may_save(&mut self, plan: &Plan, replace: bool, signals: &Signals) -> Result<(), Failure> {
         must_fit(plan.rule.rate)?;
-        let Some(meta) = Stored::find(&mut self.session, META)? else {
-            return self.may_create();
-        };
+        self.may_make_temporary()?;
+        let (meta, rows) =
+            (Stored::find(&mut self.session, META)?, Stored::find(&mut self.session, HIGHFREQ)?);
+        for stored in meta.iter().chain(&rows) {
+            self.may_write(stored)?;
+        }
+        if let Some(rows) = &rows {
+            rows.must_have(HIGHFREQ, &["table_oid", "column_name", "uintkey"])?;
+        }
+        if meta.is_none() || rows.is_none() {
+            let missing = if meta.is_none() { META } else { HIGHFREQ };
+            self.may_create(missing, meta.as_ref().or(rows.as_ref()))?;
+        }
+        let Some(meta) = meta else { return Ok(()) };
         meta.must_have(
             META,
             &["table_oid", "column_name", "kmer_size", "max_appearance_rate", "max_appearance_nrow"],
         )?;
-        if let Some(rows) = Stored::find(&mut self.session, HIGHFREQ)? {
-            rows.must_have(HIGHFREQ, &["table_oid", "column_name", "uintkey"])?;
-        }
         let analysis = self.analysis(plan);
         let query = format!(
             "SELECT EXISTS (SELECT FROM {} WHERE {})",
             meta.name,
             analysis.condition(&self.keys(&meta)?)
         );
-        let there: bool = self.session.value("save the result", &query)?;
+        let action = "save the result";
+        let there = self.session.run(action, signals, |client| client.query_one(&query, &[])?.try_get(0))?;
         if there && !replace {
             let (table, column) = (&self.quoted, &self.column);
             let (k, bits) = (plan.params.k(), plan.params.occur_bitlen());
@@ -208,17 +221,49 @@ impl Live {
         Ok(())
     }
 
-    fn may_create(&mut self) -> Result<(), Failure> {
-        let schema = self.session.schema().map_err(|e| failed("save the result", &e))?;
+    /// What is missing is made beside the other one, or in the first schema of `search_path`.
+    fn may_create(&mut self, missing: &str, beside: Option<&Stored>) -> Result<(), Failure> {
+        let first = self.session.schema().map_err(|e| failed("save the result", &e))?;
+        let schema = beside.map(|stored| stored.schema.clone()).or(first);
         let query = "SELECT coalesce(has_schema_privilege($1::text::regnamespace, 'CREATE'), false)";
-        let may = self.session.client().query_one(query, &[&schema]).and_then(|row| row.try_get(0));
-        if may.map_err(|e| failed("save the result", &e))? {
+        if self.may(query, schema.as_deref())? {
             return Ok(());
         }
-        Err(Failure::error(format!(
-            "table {META}: it is not there, and may not be made in the first schema of search_path"
-        ))
-        .hint("GRANT CREATE ON SCHEMA ... TO ..., or have them made by who may"))
+        let place =
+            schema.map_or("the first schema of search_path".into(), |schema| format!("schema {schema}"));
+        let text = format!("table {missing}: it is not there, and may not be made in {place}");
+        Err(Failure::error(text).hint("GRANT CREATE ON SCHEMA ... TO ..., or have them made by who may"))
+    }
+
+    /// Rows go through a temporary table.
+    fn may_make_temporary(&mut self) -> Result<(), Failure> {
+        let query = "SELECT has_database_privilege(current_database(), 'TEMP') AND $1::text IS NULL";
+        if self.may(query, None)? {
+            return Ok(());
+        }
+        Err(Failure::error(
+            "save the result: expected the right to make temporary tables in the database, found none",
+        )
+        .hint("GRANT TEMPORARY ON DATABASE ... TO ..."))
+    }
+
+    fn may_write(&mut self, stored: &Stored) -> Result<(), Failure> {
+        // What is there already is overwritten, if there is a key.
+        let rights = ["SELECT", "INSERT", "DELETE", "UPDATE"];
+        for right in &rights[..if stored.key.is_some() { 4 } else { 3 }] {
+            let query = format!("SELECT has_table_privilege($1::text, '{right}')");
+            if !self.may(&query, Some(&stored.name))? {
+                let text = format!("table {}: expected the right to {right}, found none", stored.name);
+                return Err(Failure::error(text)
+                    .hint(format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {} TO ...", stored.name)));
+            }
+        }
+        Ok(())
+    }
+
+    fn may(&mut self, query: &str, name: Option<&str>) -> Result<bool, Failure> {
+        let row = self.session.client().query_one(query, &[&name]);
+        row.and_then(|row| row.try_get(0)).map_err(|e| failed("save the result", &e))
     }
 
     /// What tells analyses apart: where k is not in the key of the k-mers' table, there can be but one a column.
@@ -249,7 +294,7 @@ impl Live {
             step(&mut self.session, &CREATE_TABLES.replace(HIGHFREQ, &format!("{schema}.{HIGHFREQ}")))?;
         }
         // Somebody may have saved one while we counted.
-        self.may_save(plan, plan.replace)?;
+        self.may_save(plan, plan.replace, signals)?;
         let missing = || Failure::error("save: a table vanished");
         let rows = Stored::find(&mut self.session, HIGHFREQ)?.ok_or_else(missing)?;
         let meta = Stored::find(&mut self.session, META)?.ok_or_else(missing)?;

@@ -1,19 +1,23 @@
 //! A connection and its one transaction.
 
 use super::args::DatabaseArgs;
-use super::conninfo::{config, environment, hosts};
+use super::conninfo::{CONNECT_TIMEOUT, config, environment, hosts};
 use super::errors::{failed, not_connected};
 use crate::failure::Failure;
 use crate::signals::Signals;
 use nix::sys::signal::Signal;
 use postgres::types::{FromSql, ToSql};
-use postgres::{Client, NoTls, SimpleQueryMessage};
+use postgres::{CancelToken, Client, Config, NoTls, SimpleQueryMessage};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Versions that are read, by major number.
 pub const MAJORS: std::ops::RangeInclusive<i32> = 13..=18;
 /// How often a signal is looked for while a statement runs.
 const LOOK: Duration = Duration::from_millis(20);
+/// A server that does not do what it was asked to for so long does not hear.
+const DEAF: Duration = Duration::from_secs(3);
 
 /// A connection.
 pub struct Session {
@@ -22,6 +26,8 @@ pub struct Session {
     pub major: i32,
     /// The user's `search_path`.
     path: String,
+    /// Nothing has to be cleaned up here yet: a signal that the server does not hear may end the process.
+    pub idle: bool,
 }
 
 /// The `search_path` of our own statements.
@@ -42,10 +48,8 @@ impl Session {
     /// When there is no server, or it does not let us in.
     pub fn connect(args: &super::args::ConnectArgs, signals: &Signals) -> Result<Self, Failure> {
         let config = config(args, &environment)?;
-        let hosts = hosts(&config);
-        let connected = watch(signals, || {}, &mut |_| {}, move || config.connect(NoTls))?;
-        let client = connected.map_err(|e| not_connected(&hosts, &e))?;
-        let mut session = Self { client, major: 0, path: String::new() };
+        let client = connect_within(config, signals)?;
+        let mut session = Self { client, major: 0, path: String::new(), idle: true };
         session.close_path()?;
         let number: i32 = session
             .value("ask for the server's version", "SELECT current_setting('server_version_num')::int4")?;
@@ -137,7 +141,7 @@ impl Session {
     /// When a setting is refused.
     pub fn begin(&mut self, lock_timeout: Option<&str>) -> Result<(), Failure> {
         // What the user or the database set for short statements must not end a long run.
-        let mut settings = vec!["statement_timeout", "idle_in_transaction_session_timeout"];
+        let mut settings = vec!["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"];
         if self.major >= 17 {
             settings.push("transaction_timeout");
         }
@@ -198,9 +202,23 @@ impl Session {
         say: &mut dyn FnMut(),
         work: impl FnOnce(&mut Client) -> Result<T, postgres::Error> + Send,
     ) -> Result<T, Failure> {
-        let token = self.client.cancel_token();
-        let client = &mut self.client;
-        let cancel = || _ = token.cancel_query(NoTls);
+        let (done, caught) = self.watched(patience, signals, say, work)?;
+        match caught {
+            Some(signal) => Err(Failure::Signal(signal)),
+            None => done.map_err(|e| failed(action, &e)),
+        }
+    }
+
+    /// What came of statements that may take long, and the signal that cancelled them, if one did.
+    fn watched<T: Send>(
+        &mut self,
+        patience: Duration,
+        signals: &Signals,
+        say: &mut dyn FnMut(),
+        work: impl FnOnce(&mut Client) -> Result<T, postgres::Error> + Send,
+    ) -> Result<(Result<T, postgres::Error>, Option<Signal>), Failure> {
+        let mut cancel = Cancel { token: self.client.cancel_token(), running: None };
+        let (client, idle) = (&mut self.client, self.idle);
         let mut patience = Some(patience);
         let mut look = |waited: Duration| {
             if patience.is_some_and(|patience| waited > patience) {
@@ -208,7 +226,13 @@ impl Session {
                 say();
             }
         };
-        watch(signals, cancel, &mut look, move || work(client))?.map_err(|e| failed(action, &e))
+        let mut stop = |signal: Signal, since: Instant| {
+            cancel.send();
+            if idle && since.elapsed() > DEAF {
+                shm_layout::process::die_by(signal);
+            }
+        };
+        watch(signals, &mut stop, &mut look, move || work(client))
     }
 
     /// Makes sure that the transaction is there still.
@@ -229,22 +253,72 @@ impl Session {
         })
     }
 
-    /// Ends the transaction.
+    /// Ends the transaction. A signal makes the server wait no longer for standbys that are to have it as well: what it has committed it has.
     ///
     /// # Errors
-    /// What the server says.
-    pub fn commit(&mut self) -> Result<(), Failure> {
-        self.client.batch_execute("COMMIT").map_err(|e| failed("commit", &e))
+    /// What the server says, or the signal, when it did not commit.
+    pub fn commit(&mut self, signals: &Signals) -> Result<(), Failure> {
+        let work = |client: &mut Client| client.batch_execute("COMMIT");
+        match self.watched(Duration::MAX, signals, &mut || {}, work)? {
+            (Ok(()), _) => Ok(()),
+            (Err(_), Some(signal)) => Err(Failure::Signal(signal)),
+            (Err(e), None) => Err(failed("commit", &e)),
+        }
     }
 }
 
-/// Runs `work` on a thread of its own, which has ended when this returns. A signal makes us `cancel` it.
+/// Sends the server requests to cancel what it does, one at a time and each on a thread of its own: one that is stopped takes the connection and says nothing.
+struct Cancel {
+    token: CancelToken,
+    running: Option<JoinHandle<()>>,
+}
+
+impl Cancel {
+    fn send(&mut self) {
+        if self.running.as_ref().is_none_or(JoinHandle::is_finished) {
+            let token = self.token.clone();
+            self.running = Some(std::thread::spawn(move || _ = token.cancel_query(NoTls)));
+        }
+    }
+}
+
+/// Connects on a thread of its own, which is left to itself when a signal comes or the time is over: the library's own limit is for the connection, not for
+/// what is said over it.
+fn connect_within(config: Config, signals: &Signals) -> Result<Client, Failure> {
+    let hosts = hosts(&config);
+    let each = config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
+    let limit = each * u32::try_from(config.get_hosts().len().max(1)).unwrap_or(1) + LOOK;
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || sender.send(config.connect(NoTls)));
+    let start = Instant::now();
+    loop {
+        match receiver.recv_timeout(LOOK) {
+            Ok(connected) => return connected.map_err(|e| not_connected(&hosts, &e)),
+            Err(RecvTimeoutError::Disconnected) => return Err(Failure::error("a thread ended too early")),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if let Some(signal) = signals.caught() {
+            return Err(Failure::Signal(signal));
+        }
+        if start.elapsed() > limit {
+            let seconds = each.as_secs();
+            let text = format!(
+                "could not connect to the server at {hosts}: expected an answer within {seconds} s, found none"
+            );
+            return Err(Failure::error(text)
+                .hint("is it stopped, or something else that listens there? connect_timeout and PGCONNECT_TIMEOUT have seconds"));
+        }
+    }
+}
+
+/// Runs `work` on a thread of its own, which has ended when this returns. When a signal came, `stop` is called again and again with the time since.
+/// Gives what the work came to, and the signal.
 fn watch<T: Send>(
     signals: &Signals,
-    cancel: impl Fn(),
+    stop: &mut dyn FnMut(Signal, Instant),
     look: &mut dyn FnMut(Duration),
     work: impl FnOnce() -> T + Send,
-) -> Result<T, Failure> {
+) -> Result<(T, Option<Signal>), Failure> {
     std::thread::scope(|scope| {
         let waiting = std::thread::current();
         let thread = scope.spawn(move || {
@@ -252,13 +326,11 @@ fn watch<T: Send>(
             waiting.unpark();
             done
         });
-        let (mut caught, start): (Option<Signal>, _) = (None, Instant::now());
+        let (mut caught, start): (Option<(Signal, Instant)>, _) = (None, Instant::now());
         while !thread.is_finished() {
-            if let Some(signal) = signals.caught() {
-                caught = Some(signal);
-            }
-            if caught.is_some() {
-                cancel();
+            caught = caught.or_else(|| signals.caught().map(|signal| (signal, Instant::now())));
+            if let Some((signal, since)) = caught {
+                stop(signal, since);
             }
             look(start.elapsed());
             if !thread.is_finished() {
@@ -266,6 +338,6 @@ fn watch<T: Send>(
             }
         }
         let done = thread.join().map_err(|_| Failure::error("a thread ended too early"))?;
-        caught.map_or(Ok(done), |signal| Err(Failure::Signal(signal)))
+        Ok((done, caught.map(|(signal, _)| signal)))
     })
 }

@@ -108,16 +108,30 @@ impl Table {
         signals: &Signals,
         say: &mut dyn FnMut(&str),
     ) -> Result<(), Failure> {
+        // All partitions within the time, not each of them.
+        let limit = if self.partitioned {
+            "SELECT set_config('statement_timeout', current_setting('lock_timeout'), true); "
+        } else {
+            ""
+        };
         let statement = format!("LOCK TABLE {} IN SHARE MODE", self.quoted);
         let action = format!("lock table {}", self.quoted);
         let waiting = format!("waiting for a lock on table {}", self.quoted);
         session.run_patiently(&action, signals, LONG_WAIT, &mut || say(&waiting), |c| {
-            c.batch_execute(&statement)
+            c.batch_execute(limit)?;
+            c.batch_execute(&statement)?;
+            c.batch_execute("SELECT set_config('statement_timeout', '0', true)")
         })?;
         let now = session.client().query_one("SELECT to_regclass($1)::oid", &[&self.quoted]);
         let now: Option<u32> = now.and_then(|row| row.try_get(0)).map_err(|e| failed(&action, &e))?;
         if now != Some(self.name.oid) {
             let text = format!("table {}: it was renamed or dropped while it was waited for", self.quoted);
+            return Err(Failure::error(text).hint("run it again"));
+        }
+        // Whatever was refused before may have come meanwhile: children, row security, another kind. Behind the lock nothing of it comes.
+        let locked = Self::find(session, &self.name.oid.to_string())?;
+        if locked.partitioned != self.partitioned {
+            let text = format!("table {}: it was made another while it was waited for", self.quoted);
             return Err(Failure::error(text).hint("run it again"));
         }
         Ok(())
@@ -131,18 +145,27 @@ impl Table {
         let attributes = attributes(session, self.name.oid, &self.quoted)?;
         let desc = TupleDesc { attributes };
         let at = match request.column {
-            Some(name) => desc
-                .column(name)
-                .or_else(|e| unquoted(name).map_or(Err(e), |name| desc.column(&name)))
-                .map_err(|e| {
-                    let failure = Failure::from(e);
-                    let text = failure.message().map(|m| m.error.clone()).unwrap_or_default();
-                    Failure::error(format!("table {}: {text}", self.quoted))
-                })?,
+            Some(name) => desc.column(name).map_err(|e| {
+                let failure = Failure::from(e);
+                let text = failure.message().map(|m| m.error.clone()).unwrap_or_default();
+                Failure::error(format!("table {}: {text}", self.quoted))
+            })?,
             None => self.only_column(&desc)?,
         };
         let attribute = &desc.attributes[at];
         let as_asked = request.varbit_as.filter(|_| attribute.type_name == "varbit");
+        if let (Some(asked), None, Some(dna)) = (request.varbit_as, as_asked, attribute.dna_type())
+            && asked != dna
+        {
+            let (name, found) = (&attribute.name, &attribute.type_name);
+            let text = format!(
+                "table {}: column {name:?}: expected type bit varying with --type, found {found}",
+                self.quoted
+            );
+            return Err(
+                Failure::error(text).hint("do without --type: the column's own type says how it holds bases")
+            );
+        }
         let dna = as_asked.or(attribute.dna_type()).ok_or_else(|| {
             let (name, found) = (&attribute.name, &attribute.type_name);
             let text = format!(
@@ -218,7 +241,7 @@ impl Table {
 }
 
 /// The columns of a relation, dropped ones included. A domain is taken as the type below it.
-fn attributes(session: &mut Session, oid: u32, table: &str) -> Result<Vec<Attribute>, Failure> {
+pub(super) fn attributes(session: &mut Session, oid: u32, table: &str) -> Result<Vec<Attribute>, Failure> {
     const QUERY: &str = "
         WITH RECURSIVE base(attnum, typ) AS (
             SELECT attnum, atttypid FROM pg_attribute WHERE attrelid = $1 AND attnum > 0
@@ -257,12 +280,6 @@ fn attributes(session: &mut Session, oid: u32, table: &str) -> Result<Vec<Attrib
         })
     };
     rows.iter().map(|row| attribute(row).map_err(|e| failed(&action, &e))).collect()
-}
-
-/// A name in quotes, as SQL has it.
-fn unquoted(name: &str) -> Option<String> {
-    let inner = name.strip_prefix('"')?.strip_suffix('"')?;
-    Some(inner.replace("\"\"", "\""))
 }
 
 fn refuse_kind(table: &str, kind: &str) -> Result<(), Failure> {

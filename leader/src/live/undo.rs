@@ -4,9 +4,11 @@ use super::args::ConnectArgs;
 use super::errors::failed;
 use super::save::Analysis;
 use super::session::Session;
+use super::table::attributes;
 use crate::failure::Failure;
 use crate::signals::Signals;
 use clap::Args;
+use relation::TupleDesc;
 
 /// Options of `kmer-leader undo`.
 #[derive(Clone, Debug, Args)]
@@ -47,10 +49,16 @@ pub fn undo(args: &UndoArgs, signals: &Signals) -> Result<Removed, Failure> {
     let mut session = Session::connect(&args.connect, signals)?;
     session.begin(None)?;
     let oid = oid_of(&mut session, &args.table)?;
-    let column = column_of(&mut session, oid, &args.column)?;
+    let (column, may_be) = column_of(&mut session, oid, &args.column)?;
     let analysis = Analysis::new(oid, &column, args.kmer_size, args.occur_bitlen);
-    let (analyses, kmers, bytes) = analysis.remove(&mut session)?;
-    session.commit()?;
+    let (analyses, kmers, bytes) = analysis.remove(&mut session, signals)?;
+    if analyses == 0 && kmers == 0 && !may_be {
+        return Err(Failure::error(format!(
+            "table {:?}: column {:?} does not exist, and has no analysis",
+            args.table, args.column
+        )));
+    }
+    session.commit(signals)?;
     Ok(Removed { analyses, kmers, bytes })
 }
 
@@ -66,14 +74,12 @@ fn oid_of(session: &mut Session, name: &str) -> Result<u32, Failure> {
     })
 }
 
-/// The column's name: analyses are kept by name.
-fn column_of(session: &mut Session, oid: u32, asked: &str) -> Result<String, Failure> {
-    let Ok(attnum) = asked.parse::<i16>() else { return Ok(asked.into()) };
-    let query = "SELECT attname::text FROM pg_attribute WHERE attrelid = $1 AND attnum = $2 AND attnum > 0 AND NOT attisdropped";
-    let row =
-        session.client().query_opt(query, &[&oid, &attnum]).map_err(|e| failed("find the column", &e))?;
-    match row {
-        Some(row) => row.try_get(0).map_err(|e| failed("find the column", &e)),
-        None => Ok(asked.into()),
+/// The column's name, found as a run finds it: analyses are kept by name. One that is not there any more, or whose table is not, is named as it was.
+fn column_of(session: &mut Session, oid: u32, asked: &str) -> Result<(String, bool), Failure> {
+    let desc = TupleDesc { attributes: attributes(session, oid, &format!("with OID {oid}"))? };
+    if let Ok(at) = desc.column(asked) {
+        return Ok((desc.attributes[at].name.clone(), true));
     }
+    let bare = asked.strip_prefix('"').and_then(|name| name.strip_suffix('"'));
+    Ok((bare.map_or_else(|| asked.into(), |name| name.replace("\"\"", "\"")), desc.attributes.is_empty()))
 }

@@ -88,6 +88,8 @@ pub struct Control {
     pub segment_blocks: u32,
     /// Whether pages bear checksums.
     pub checksums: bool,
+    /// The checksum of all that the file says: another one after every start and every checkpoint.
+    pub stamp: u32,
 }
 
 impl Control {
@@ -139,7 +141,7 @@ impl Control {
         if next_xid < 3 {
             return Err(Error::file(path, "nextXid", "at least 3", next_xid));
         }
-        Ok(Self { state, next_xid, segment_blocks, checksums: field(252) != 0 })
+        Ok(Self { state, next_xid, segment_blocks, checksums: field(252) != 0, stamp: crc })
     }
 }
 

@@ -181,7 +181,7 @@ impl<'a> Lookup<'a> {
             .iter()
             .find_map(|name| self.namespaces.iter().find(|(_, found)| *found == name).map(|(oid, _)| *oid));
         let Some(namespace) = namespace else {
-            let text = format!("schema {:?} does not exist", schemas[0]);
+            let text = format!("schema {:?} does not exist", schemas.last().map_or("", String::as_str));
             let mut names: Vec<_> = self.namespaces.values().filter(|n| !n.starts_with("pg_")).collect();
             names.sort();
             return Err(Error::NotFound { text, hint: Some(format!("the schemas are {}", list(&names))) });
@@ -197,7 +197,8 @@ impl<'a> Lookup<'a> {
 
     fn no_table(&self, spellings: &[String], namespace: u32) -> Error {
         let schema = self.namespaces.get(&namespace).map_or("?", String::as_str);
-        let text = format!("table {:?} does not exist in schema {schema:?}", spellings[0]);
+        let typed = spellings.last().map_or("", String::as_str);
+        let text = format!("table {typed:?} does not exist in schema {schema:?}");
         let mut elsewhere: Vec<&String> = self
             .classes
             .values()

@@ -17,7 +17,10 @@ pub enum TableName {
 /// Where a table without a schema is looked for.
 pub const SEARCH_PATH: &str = "public";
 
-/// A part of a name. Quoted it is taken as it is; otherwise as it is first, then folded to lower case.
+/// Bytes that PostgreSQL keeps of a name (NAMEDATALEN less the NUL behind it).
+const MAX_NAME: usize = 63;
+
+/// A part of a name. Quoted it is taken as it is; otherwise as SQL has it, folded to lower case, and if there is none as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
     text: String,
@@ -27,13 +30,16 @@ pub struct Part {
 impl Part {
     /// The spellings to try, in their order.
     pub fn spellings(&self) -> Vec<String> {
-        let folded = self.text.to_lowercase();
-        if self.quoted || folded == self.text {
-            vec![self.text.clone()]
-        } else {
-            vec![self.text.clone(), folded]
-        }
+        // scansup.c, downcase_identifier: in UTF-8 only the letters of ASCII.
+        let (text, folded) = (kept(&self.text), kept(&self.text).to_ascii_lowercase());
+        if self.quoted || folded == text { vec![text.to_owned()] } else { vec![folded, text.to_owned()] }
     }
+}
+
+/// What PostgreSQL keeps of a name: whole characters.
+fn kept(name: &str) -> &str {
+    let end = (0..=MAX_NAME.min(name.len())).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
+    &name[..end]
 }
 
 impl TableName {
@@ -100,7 +106,9 @@ mod tests {
         let strings = |names: &[&str]| names.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
         let table = |names: &[&str]| Ok((None, strings(names)));
         assert_eq!(spelled("reads"), table(&["reads"]));
-        assert_eq!(spelled("Reads"), table(&["Reads", "reads"]));
+        assert_eq!(spelled("Reads"), table(&["reads", "Reads"]));
+        assert_eq!(spelled("ÄB"), table(&["Äb", "ÄB"]));
+        assert_eq!(spelled(&format!("{}ä", "x".repeat(62))), table(&["x".repeat(62).as_str()]));
         assert_eq!(spelled("\"Reads\""), table(&["Reads"]));
         assert_eq!(spelled("16384"), table(&["#16384"]));
         assert_eq!(spelled("\"16384\""), table(&["16384"]));
