@@ -46,7 +46,12 @@ impl Surroundings for Alone<'_, '_> {
 
     fn await_parcel(&mut self) -> Result<(), WorkError> {
         match &mut self.feeder {
-            Some(feeder) => feeder.step().map(drop),
+            Some(feeder) => {
+                if !feeder.step()? {
+                    std::thread::sleep(PARCEL_WAIT);
+                }
+                Ok(())
+            }
             None => {
                 self.began.get_or_insert_with(Instant::now);
                 std::thread::sleep(PARCEL_WAIT);

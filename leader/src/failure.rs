@@ -39,6 +39,9 @@ pub struct Message {
 /// What the system says when a process may open no more files (EMFILE).
 const TOO_MANY_FILES: &str = "Too many open files (os error 24)";
 
+/// How the error ends about blocks whose rows several workers share.
+pub const HALF_COUNTED: &str = "and others have counted their part of the same rows";
+
 /// Exit code of a wrong command line.
 pub const EXIT_USAGE: i32 = 2;
 /// Exit code of a result with skipped damage.
@@ -104,6 +107,11 @@ impl Failure {
     pub fn is_arena_full(&self) -> bool {
         self.message()
             .is_some_and(|m| m.error.starts_with("arena of segment ") && m.error.contains(" is full: "))
+    }
+
+    /// Whether rows cannot be left out, since others have counted a part of them.
+    pub fn is_half_counted(&self) -> bool {
+        self.message().is_some_and(|m| m.error.ends_with(HALF_COUNTED))
     }
 
     /// The exit code.

@@ -194,6 +194,9 @@ impl<'a> Leader<'a> {
     fn run(&mut self, plan: &Plan) -> Result<(ScanTotals, StripeSummary, u64, (f64, f64)), Failure> {
         let (start, state) = (Instant::now(), &self.shared.state);
         let phase = state.phase()?;
+        if phase == Phase::Scan {
+            self.leave_out(&plan.left_out)?;
+        }
         if phase < Phase::Finished {
             self.launch_all()?;
         }
@@ -203,7 +206,7 @@ impl<'a> Leader<'a> {
         }
         at(Point::CollectBegin)?;
         let mut scan = ScanTotals::collect(self.shared)?;
-        self.check_poison(&scan)?;
+        self.check_poison(&scan, &plan.left_out)?;
         scan.check_text(&self.shared.job)?;
         let threshold = plan.threshold(scan.sums.rows);
         let scanned = start.elapsed();

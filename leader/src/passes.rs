@@ -50,16 +50,28 @@ pub fn lead_all(
                     dense.restart()?;
                 }
             }
+            Err(failure) if failure.is_half_counted() && !is_resumed && may_begin_anew(plan) => {
+                console.tell("blocks cannot be left out while workers share their rows; the run begins anew, each row a worker's own");
+                (plan.job.first_look, plan.job.pass, plan.job.part_bits) = (false, 0, 0);
+                if let Some(dense) = &mut dense {
+                    dense.restart()?;
+                }
+            }
             other => return other,
         }
     }
 }
 
-/// Whether more passes may be taken: a segment that another leader may go on with stays as it was planned, and standard input is there once.
-fn may_be_parted(plan: &Plan) -> bool {
+/// Whether all may be done again: a segment that another leader may go on with stays as it was planned, and standard input is there once.
+fn may_begin_anew(plan: &Plan) -> bool {
     let once = plan.job.stream.is_some() && plan.job.leaves.iter().any(|leaf| leaf.path == STDIN);
+    !plan.resumable && !once
+}
+
+/// Whether more passes may be taken.
+fn may_be_parted(plan: &Plan) -> bool {
     let asked = plan.debug.pass_bits.is_some();
-    !plan.resumable && !once && !asked && plan.job.pass_bits < most_pass_bits(&plan.job, plan.params)
+    may_begin_anew(plan) && !asked && plan.job.pass_bits < most_pass_bits(&plan.job, plan.params)
 }
 
 fn lead_passes(
@@ -69,6 +81,12 @@ fn lead_passes(
     console: &mut Console,
     mut dense: Option<&mut Writer>,
 ) -> Result<(Outcome, Vec<Share>), Failure> {
+    let of_earlier =
+        |before: &Option<Carried>| before.as_ref().map_or_else(Vec::new, |c| c.scan().poisoned.clone());
+    plan.left_out = match &resumed {
+        Some(shared) => of_earlier(&Carried::read(shared)?),
+        None => Vec::new(),
+    };
     if resumed.is_none() && first_look::is_promising(plan) {
         (plan.job.first_look, plan.job.pass_bits) = (true, first_look::BITS);
         let outcome = lead(plan, None, signals, console, None)?;
@@ -93,6 +111,7 @@ fn lead_passes(
         }
         let carried = Carried::and(before.take(), plan, &mut outcome)?;
         check_room(plan, &carried)?;
+        plan.left_out.clone_from(&carried.scan().poisoned);
         let record = outcome.record.take();
         if let Some(dense) = &mut dense {
             dense.complete(&outcome.shared)?;

@@ -94,6 +94,8 @@ pub struct Plan {
     pub params: Params,
     /// The segment stays until the result is whole, for another leader to go on with.
     pub resumable: bool,
+    /// Units that an earlier pass gave up.
+    pub left_out: Vec<usize>,
     /// What was typed, for that leader: see [`crate::resume`].
     pub command: Vec<u8>,
     /// When each leaf was last written to, see [`crate::partial::meta::modified`].
@@ -292,6 +294,7 @@ pub fn plan(args: &AnalysisArgs, given: Option<Source>, resumed: bool) -> Result
         workers,
         params,
         resumable: args.resumable,
+        left_out: Vec::new(),
         command: crate::resume::command()?,
         modified,
         debug: args.debug.clone(),

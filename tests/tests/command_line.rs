@@ -89,6 +89,9 @@ fn no_output_takes_the_place_of_what_is_read() {
         let ended = files.shell(&format!("--all -k 9 tiny.fa {option} {name}"));
         let _ = ended.fails(2, &[option, "expected a file of its own, found that of the input"]);
     }
+    let _ = files
+        .shell("--all -k 9 - -o tiny.fa < tiny.fa")
+        .fails(2, &["-o \"tiny.fa\"", "found that of the input"]);
     fs::remove_file(files.path("elsewhere/here")).expect("made by us");
     fs::remove_dir(files.path("elsewhere")).expect("made by us");
     // Names that are like them, but none of theirs.

@@ -258,6 +258,14 @@ fn every_kmer_may_be_written_with_little_memory() {
         ended.iter().flatten().filter(|ended| ended.stderr.contains("the run begins anew, in ")).count();
     println!("{right} of {} right, of which {anew} began anew", ended.len());
     assert!(right >= 5 && anew > 0, "{right} right, {anew} began anew");
+    // A pipe gets nothing before it is known that nothing has to be written anew.
+    let script = "mkfifo pipe; cat pipe > d.kmd & \"$0\" -k 21 --all --count-only --dense pipe -j 2 --memory 3000K -o /dev/null \"$1\"; wait; rm pipe";
+    let piped =
+        Engine::new("sh".into()).arg("-c").arg(script).arg(bin("kmer-leader")).arg(&rows).keeps("d.kmd");
+    let ended = piped.run().exits(0);
+    println!("{ended}");
+    let dumped = leader().arg("dump").arg(ended.dir.path().join("d.kmd")).run().exits(0);
+    assert!(dumped.stdout == whole.stdout, "{ended}{dumped}");
     // What is there once is not read twice.
     let script = format!("\"$0\" -q -k 21 --all --count-only --memory 2M - < {}", rows.display());
     let once = Engine::new("sh".into()).arg("-c").arg(&script).arg(bin("kmer-leader")).run();

@@ -1,6 +1,7 @@
 //! The signals by which users end a run: heard wherever it waits, and left alone where whoever started it had them ignored.
 
 use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -8,6 +9,9 @@ use std::process::{ChildStdin, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use kmer_tests::data::Rng;
 use kmer_tests::engine::{Engine, PATIENCE, bin, leader};
 use kmer_tests::fault::{Small, within};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -81,6 +85,28 @@ fn a_reader_that_comes_late_gets_everything() {
     let read = fs::read(pipe).expect("read to the end");
     let _ = running.wait().exits(0);
     assert!(read.len() > 1 << 16 && read == expected.stdout, "{expected}{} bytes came", read.len());
+}
+
+/// A leader that feeds, and has no room for the next parcel, has other things to see to while it waits.
+#[test]
+fn who_waits_for_room_is_ended() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let packed = dir.path().join("reads.fa.gz");
+    let letters = Rng::new(68).letters("ACGT", 600_000);
+    let mut packer = GzEncoder::new(fs::File::create(&packed).expect("made"), Compression::fast());
+    for record in letters.as_bytes().chunks(300) {
+        writeln!(packer, ">r\n{}", String::from_utf8_lossy(record)).expect("written");
+    }
+    packer.finish().expect("written");
+    let words = "--all -k 31 -j 2 --chunk-bytes 4096 --unit-blocks 8 --stripe-bits 4 --memory 1000K --pass-bits 0 --on-worker-death degrade
+        --inject feed.claimed:worker=2:kill --inject scan.claimed:nth=all:delay=4000";
+    for signal in ENDING {
+        let mut running = leader().words(words).arg(&packed).spawn();
+        thread::sleep(Duration::from_millis(1200));
+        running.signal(signal);
+        let ended = running.wait().ends_by(signal);
+        assert!(ended.stderr.contains("worker 2 ended too early"), "{ended}");
+    }
 }
 
 /// All at once: each of them has the same moment to leave.

@@ -29,7 +29,7 @@ use shm_layout::arena::{NOTHING, OwnedChain};
 use shm_layout::inject::{Point, at};
 use shm_layout::slots::Figure;
 use shm_layout::state::Phase;
-use shm_layout::words::{Owner, Task};
+use shm_layout::words::{Claim, Owner, Task};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::path::Path;
@@ -57,7 +57,18 @@ pub struct Feeder<'a> {
     oldest: usize,
     /// Parcels that this feeder made and has not freed.
     fed: VecDeque<(usize, OwnedChain)>,
+    /// One that it claimed, for which there was no room yet.
+    waiting: Option<Waiting>,
     ended: bool,
+}
+
+/// A parcel that is to be stored.
+struct Waiting {
+    parcel: usize,
+    claim: Claim,
+    /// Head and text, in one piece, so that a parcel takes no more chunks than it must.
+    bytes: Vec<u8>,
+    since: Instant,
 }
 
 impl<'a> Feeder<'a> {
@@ -67,8 +78,8 @@ impl<'a> Feeder<'a> {
     /// When the job has no stream.
     pub fn new(shared: &'a Shared, owner: Owner, stdin: Option<Source>) -> Result<Self, WorkError> {
         let stream = shared.job.stream.ok_or_else(|| WorkError::Job("it has nothing to feed".into()))?;
-        let (file, open, fed) = (0, None, VecDeque::new());
-        Ok(Self { shared, owner, stream, stdin, file, open, next: 0, oldest: 0, fed, ended: false })
+        let (file, open, fed, waiting) = (0, None, VecDeque::new(), None);
+        Ok(Self { shared, owner, stream, stdin, file, open, next: 0, oldest: 0, fed, waiting, ended: false })
     }
 
     /// Feeds until all parcels are done with.
@@ -102,20 +113,22 @@ impl<'a> Feeder<'a> {
         Ok(self.shared.slots.add(self.owner.slot, Figure::Progress, 1)?)
     }
 
-    /// Makes a parcel, if there is a next one and it is time for it; false if not.
+    /// Makes a parcel, if there is a next one, it is time for it, and there is room; false if not. It does not wait: who feeds has other things to see to.
     ///
     /// # Errors
     /// As [`Feeder::run`].
     pub fn step(&mut self) -> Result<bool, WorkError> {
         self.release()?;
+        if let Some(waiting) = self.waiting.take() {
+            return self.store(waiting);
+        }
         if self.ended || self.next >= self.oldest + self.stream.window as usize {
             return Ok(false);
         }
         match self.parcel()? {
-            Some((file, format, parcel)) => self.publish(file, format, &parcel)?,
-            None => self.end()?,
+            Some((file, format, parcel)) => self.publish(file, format, &parcel),
+            None => self.end().map(|()| true),
         }
-        Ok(true)
     }
 
     /// The next parcel, with its file's number.
@@ -152,7 +165,7 @@ impl<'a> Feeder<'a> {
         Ok(None)
     }
 
-    fn publish(&mut self, file: usize, format: Format, parcel: &Parcel) -> Result<(), WorkError> {
+    fn publish(&mut self, file: usize, format: Format, parcel: &Parcel) -> Result<bool, WorkError> {
         let at_parcel = self.next;
         let mut head = (file as u32).to_le_bytes().to_vec();
         head.extend(u32::from(format == Format::Fastq).to_le_bytes());
@@ -163,18 +176,11 @@ impl<'a> Feeder<'a> {
         }
         self.next += 1;
         let Some(claim) = self.shared.parcels.claim(at_parcel, self.owner)? else {
-            return self.there_already(at_parcel);
+            return self.there_already(at_parcel).map(|()| true);
         };
         at(Point::FeedClaimed)?;
-        let chain = self.store(&head, &parcel.text)?;
-        at(Point::FeedStored)?;
-        if let Err(e) = self.shared.parcels.commit(at_parcel, claim, self.owner, chain.head()) {
-            self.shared.arena.free(chain)?;
-            return Err(e.into());
-        }
-        at(Point::FeedCommitted)?;
-        self.fed.push_back((at_parcel, chain));
-        self.progress()
+        let bytes = [&head[..], &parcel.text].concat();
+        self.store(Waiting { parcel: at_parcel, claim, bytes, since: Instant::now() })
     }
 
     /// A parcel that this feeder need not make: one before it has.
@@ -187,23 +193,27 @@ impl<'a> Feeder<'a> {
         }
     }
 
-    /// Stores a parcel; where there is no room, workers may make some.
-    fn store(&mut self, head: &[u8], text: &[u8]) -> Result<OwnedChain, WorkError> {
-        // In one piece, so that a parcel takes no more chunks than it must.
-        let (start, bytes) = (Instant::now(), [head, text].concat());
-        loop {
-            let mut chain = self.shared.arena.begin();
-            match self.shared.arena.append(self.owner, &mut chain, &bytes).map_err(WorkError::from) {
-                Ok(()) => return Ok(chain),
-                Err(e) if e.is_no_room() && start.elapsed() < ROOM_WAIT => {
-                    self.shared.arena.free(chain)?;
-                    self.release()?;
-                    self.progress()?;
-                    std::thread::sleep(PAUSE * 10);
-                }
-                Err(e) => return Err(e),
+    /// Stores a parcel and commits it; false where there is no room yet: workers may make some, for a while.
+    fn store(&mut self, waiting: Waiting) -> Result<bool, WorkError> {
+        let (parcel, mut chain) = (waiting.parcel, self.shared.arena.begin());
+        match self.shared.arena.append(self.owner, &mut chain, &waiting.bytes).map_err(WorkError::from) {
+            Ok(()) => {}
+            Err(e) if e.is_no_room() && waiting.since.elapsed() < ROOM_WAIT => {
+                self.shared.arena.free(chain)?;
+                self.waiting = Some(waiting);
+                return Ok(false);
             }
+            Err(e) => return Err(e),
         }
+        at(Point::FeedStored)?;
+        if let Err(e) = self.shared.parcels.commit(parcel, waiting.claim, self.owner, chain.head()) {
+            self.shared.arena.free(chain)?;
+            return Err(e.into());
+        }
+        at(Point::FeedCommitted)?;
+        self.fed.push_back((parcel, chain));
+        self.progress()?;
+        Ok(true)
     }
 
     /// Says that there are no more parcels.

@@ -42,9 +42,7 @@ impl Writer {
     pub fn begin(&mut self, plan: &Plan, order: &[u32]) -> Result<(), Failure> {
         if self.head.is_empty() {
             self.head = head(plan);
-            self.output.write(&self.head)?;
-            self.at = HEAD as u64;
-            self.directory = vec![[self.at, 0, 0]; plan.job.stripes()];
+            self.directory = vec![[HEAD as u64, 0, 0]; plan.job.stripes()];
         }
         (self.written, self.order) = (0, order.to_vec());
         Ok(())
@@ -55,7 +53,7 @@ impl Writer {
     /// # Errors
     /// When it was written to something else than a file.
     pub fn restart(&mut self) -> Result<(), Failure> {
-        if !self.head.is_empty() {
+        if self.at > 0 {
             self.output.restart()?;
         }
         (self.head, self.at, self.written) = (Vec::new(), 0, 0);
@@ -80,6 +78,7 @@ impl Writer {
             return Ok(false);
         }
         image_bytes(shared, stripe, &mut self.bytes)?;
+        self.open()?;
         let length = self.bytes.len() as u64;
         let sum = if length == 0 { 0 } else { digest(0, stripe, &self.bytes) };
         self.directory[stripe] = [self.at, length, sum];
@@ -87,6 +86,15 @@ impl Writer {
         self.output.send_on(self.at, length);
         (self.at, self.written) = (self.at + length, self.written + 1);
         Ok(true)
+    }
+
+    /// Writes the head, if nothing was written yet.
+    fn open(&mut self) -> Result<(), Failure> {
+        if self.at == 0 {
+            self.output.write(&self.head)?;
+            self.at = HEAD as u64;
+        }
+        Ok(())
     }
 
     /// Writes what is left of a pass, all of whose stripes are drained.
@@ -108,6 +116,7 @@ impl Writer {
     /// As [`Writer::complete`].
     pub fn finish(mut self, shared: &Shared, facts: &Facts) -> Result<Output, Failure> {
         self.complete(shared)?;
+        self.open()?;
         let mut end: Vec<u8> = self.directory.iter().flatten().flat_map(|n| n.to_le_bytes()).collect();
         let facts = facts.report_head();
         end.extend(facts.as_bytes());

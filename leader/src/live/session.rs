@@ -289,7 +289,7 @@ fn connect_within(config: Config, signals: &Signals) -> Result<Client, Failure> 
     let each = config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
     let limit = each * u32::try_from(config.get_hosts().len().max(1)).unwrap_or(1) + LOOK;
     let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || sender.send(config.connect(NoTls)));
+    std::thread::spawn(move || _ = sender.send(config.connect(NoTls)));
     let start = Instant::now();
     loop {
         match receiver.recv_timeout(LOOK) {

@@ -8,6 +8,7 @@ use kmer_worker::feed::STDIN;
 use kmer_worker::job::{Job, path_of};
 use relation::Sidecar;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Something that is read.
@@ -17,35 +18,41 @@ pub enum Input {
     File(PathBuf),
     /// The first file of a relation, and so all that belong to it.
     Relation(PathBuf),
+    /// What standard input is, which may be a file.
+    Stdin,
 }
 
 /// All that a job reads.
 pub fn files_of(job: &Job) -> Vec<Input> {
     let mut files = Vec::new();
-    for leaf in job.leaves.iter().filter(|leaf| leaf.path != STDIN) {
+    for leaf in &job.leaves {
         let path = path_of(&leaf.path).to_path_buf();
-        files.push(if leaf.sequence.is_some() { Input::File(path) } else { Input::Relation(path) });
+        files.push(match leaf.sequence {
+            _ if leaf.path == STDIN => Input::Stdin,
+            Some(_) => Input::File(path),
+            None => Input::Relation(path),
+        });
         files.extend(leaf.toast.iter().map(|toast| Input::Relation(path_of(&toast.path).to_path_buf())));
     }
     files
 }
 
 impl Input {
-    fn path(&self) -> &Path {
-        match self {
-            Self::File(path) | Self::Relation(path) => path,
-        }
-    }
-
     /// Whether a file of that name, which is the whole path, would be one of its files.
     pub fn has(&self, file: &Path) -> bool {
-        let first = full(self.path());
-        if first == file {
-            return true;
+        match self {
+            Self::File(path) => full(path) == file,
+            Self::Relation(path) => {
+                let (first, sidecar) = (full(path), full(&Sidecar::path_for(path)));
+                first == file || first.parent() == file.parent() && (file == sidecar || is_part(&first, file))
+            }
+            Self::Stdin => {
+                let identity =
+                    |path: &Path| std::fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
+                let stdin = identity(Path::new("/proc/self/fd/0"));
+                stdin.is_some() && stdin == identity(file)
+            }
         }
-        matches!(self, Self::Relation(_))
-            && first.parent() == file.parent()
-            && (file == full(&Sidecar::path_for(self.path())) || is_part(&first, file))
     }
 }
 
@@ -97,7 +104,7 @@ pub fn refuse_same(inputs: &[Input], outputs: &[(&str, Option<&Path>)]) -> Resul
         }
         if let Some(input) = inputs.iter().find(|input| input.has(&full)) {
             return refuse(&match input {
-                Input::File(_) => "that of the input".into(),
+                Input::File(_) | Input::Stdin => "that of the input".into(),
                 Input::Relation(first) => format!("one of relation {first:?}, which is read"),
             });
         }
