@@ -6,6 +6,7 @@
 //!
 //! The binary is the one beside the leader's own, not one from PATH.
 
+use crate::birth::watched;
 use crate::failure::Failure;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
@@ -156,7 +157,8 @@ impl Launcher {
     pub fn launch(&self, owner: Owner, replacement: bool) -> std::io::Result<Running> {
         let feeds = self.feeder == Some(owner.slot);
         let input = if feeds { self.pass_input(true)? } else { None };
-        let child = Command::new(&self.binary)
+        let mut command = Command::new(&self.binary);
+        command
             .args(["--segment", &self.segment])
             .args(["--slot", &owner.slot.to_string(), "--generation", &owner.generation.to_string()])
             .args(["--leader", &std::process::id().to_string()])
@@ -167,8 +169,8 @@ impl Launcher {
             .args(self.inject.iter().flat_map(|rule| ["--inject", rule]))
             .stdin(Stdio::from(self.lines.life.try_clone()?))
             .stdout(Stdio::from(self.lines.mouth.try_clone()?))
-            .process_group(0)
-            .spawn();
+            .process_group(0);
+        let child = watched(|| command.spawn());
         let closed = self.pass_input(false);
         let mut child = child?;
         match closed.and_then(|_| watch(&child)) {

@@ -18,7 +18,7 @@
 //! * [`progress`]: how far a run is, read out of its segment; [`status`] shows it to others, [`console`] to who started it.
 //! * [`torture`]: kills, stops and starves runs, and compares their bytes.
 //! * [`debug`]: options for tests: injected faults, small capacities.
-//! * [`launch`]: one worker process: start, watch, reap.
+//! * [`launch`]: one worker process: start, watch, reap; [`birth`]: between fork and exec.
 //! * [`totals`]: sums over units and stripes, and that they agree.
 //! * [`threshold`], [`select`]: which k-mers are reported, in which order.
 //! * [`report`]: reads the published stripes, sorts, hands the k-mers out as text.
@@ -36,6 +36,7 @@
 pub mod about;
 pub mod alone;
 pub mod batch;
+pub mod birth;
 pub mod book;
 pub mod carried;
 pub mod cli;

@@ -1,6 +1,7 @@
 //! What lies between fork and exec: a worker that is stopped there when its leader dies has everything that the leader had, its lock as well.
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -20,7 +21,8 @@ fn is_stopped(pid: Pid) -> bool {
 fn stop_at_fork(parent: Pid) -> Option<Pid> {
     ptrace::attach(parent).ok()?;
     waitpid(parent, None).expect("a stop");
-    let forks = Options::PTRACE_O_TRACECLONE | Options::PTRACE_O_TRACEFORK | Options::PTRACE_O_TRACEVFORK;
+    // Not its threads.
+    let forks = Options::PTRACE_O_TRACEFORK | Options::PTRACE_O_TRACEVFORK;
     ptrace::setoptions(parent, forks).expect("a tracer");
     kill(parent, Signal::SIGCONT).expect("alive");
     loop {
@@ -72,4 +74,47 @@ fn a_worker_stopped_before_its_program_does_not_keep_a_run_from_being_resumed() 
     assert!(fs::read(dir.join("out")).expect("a result") == peace, "{}", end.told);
     assert!(within(Duration::from_secs(5), || processes_with(&segment).is_empty()), "processes are left");
     assert!(!fs::exists(format!("/dev/shm/{segment}")).expect("a directory"), "the segment is left");
+}
+
+/// The leader waits in the kernel until its child is a worker.
+#[test]
+fn a_worker_stopped_before_its_program_does_not_stop_its_leader() {
+    let relation = Small::new(46, 200);
+    let dir = relation.path().parent().expect("a directory").to_owned();
+    let expected = leader().words("-q --all -k 21 -j 1").arg(relation.path()).run().exits(0);
+    for signal in [None, Some(Signal::SIGTERM)] {
+        let words = format!("--all -k 21 -j 2 {SMALL} -o out --inject create.published:leader:stop");
+        let mut running = Command::new(bin("kmer-leader"))
+            .args(words.split_whitespace())
+            .arg(relation.path())
+            .current_dir(&dir)
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("kmer-leader starts");
+        let pid = Pid::from_raw(i32::try_from(running.id()).expect("a process id"));
+        assert!(within(Duration::from_secs(20), || is_stopped(pid)));
+        let child = stop_at_fork(pid);
+        let Some(child) = child else {
+            println!("skipped: tracing is not permitted here");
+            let _ = running.kill();
+            let _ = running.wait();
+            return;
+        };
+        ptrace::detach(pid, None).expect("traced");
+        if let Some(signal) = signal {
+            kill(pid, signal).expect("alive");
+        }
+        let ends = within(Duration::from_secs(30), || running.try_wait().expect("ours").is_some());
+        let _ = kill(child, Signal::SIGCONT);
+        let status = running.wait().expect("ours");
+        assert!(ends, "it waited until its child went on");
+        match signal {
+            None => {
+                assert_eq!(status.code(), Some(0));
+                assert!(fs::read(dir.join("out")).expect("a result") == expected.stdout, "other bytes");
+            }
+            Some(signal) => assert_eq!(status.signal(), Some(signal as i32)),
+        }
+    }
 }

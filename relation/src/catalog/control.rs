@@ -180,9 +180,15 @@ mod tests {
         for major in Major::all() {
             let path = Path::new("global/pg_control");
             let good = control(major);
+            let stamp = u32_at(&good, major.control_crc_at()).expect("as long as that");
             let read = Control::parse(&good, path, major).unwrap();
-            let expected =
-                Control { state: State::ShutDown, next_xid: 741, segment_blocks: 131_072, checksums: true };
+            let expected = Control {
+                state: State::ShutDown,
+                next_xid: 741,
+                segment_blocks: 131_072,
+                checksums: true,
+                stamp,
+            };
             assert_eq!(read, expected);
             for at in 0..major.control_crc_at() + 4 {
                 let mut bad = good.clone();
