@@ -1,7 +1,7 @@
 //! The moment between fork and exec, in which the leader waits in the kernel until its child has become a worker, and hears of nothing.
 //!
 //! A child that is stopped there would stop its leader with it. So another thread watches, and kills a child that is nothing of its own after
-//! [`LIMIT`]; to the leader it is a worker that ended before it attached.
+//! three seconds; to the leader it is a worker that ended before it attached.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
