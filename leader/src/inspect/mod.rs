@@ -63,5 +63,13 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
 pub fn collect(name: &str) -> Result<Page, Failure> {
     let listed = look(name).map_err(|e| Failure::from(e).hint("kmer-leader segments lists what is there"))?;
     let state = listed.state.to_string();
-    if name.starts_with(PIN_PREFIX) { pinned::page(name, &state) } else { run::page(name, &state) }
+    let page =
+        if name.starts_with(PIN_PREFIX) { pinned::page(name, &state) } else { run::page(name, &state) };
+    // A run that ends, or begins its next pass, gives the memory back that is looked at.
+    page.map_err(|e| if place::path_of(name).exists() { e } else { gone(name) })
+}
+
+fn gone(name: &str) -> Failure {
+    let text = format!("segment {name:?}: its run ended, or went on to another pass, while it was looked at");
+    Failure::error(text).hint("kmer-leader segments lists what is there")
 }
