@@ -10,14 +10,14 @@ use kmer_tests::engine::{bin, leader};
 use kmer_tests::fault::{SMALL, Small, run, segments_of, within};
 use kmer_tests::pinned::PinName;
 
-/// Leaves the segment of a run whose leader was killed in `point`.
-fn left(dir: &Path, small: &Small, words: &str, point: &str) -> (String, u32) {
+/// Leaves the segment of a run whose leader was killed in `point`; `None` when another run has removed it already.
+fn left(dir: &Path, small: &Small, words: &str, point: &str) -> Option<(String, u32)> {
     let words = format!("--all -k 21 -q -o out {words} --inject {point}:kill");
     let mut args: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
     args.push(small.path().to_string_lossy().into_owned());
     let end = run(dir, &args, |_| ());
-    let name = segments_of(end.pid).pop().unwrap_or_else(|| panic!("{}", end.told));
-    (name, end.pid)
+    assert_eq!(end.signal(), Some(9), "{}", end.told);
+    Some((segments_of(end.pid).pop()?, end.pid))
 }
 
 /// The value of a field.
@@ -41,7 +41,7 @@ fn a_crashed_run_is_drawn_as_it_was_left() {
     // meanwhile removes it, so it may take several tries to look at one.
     let looked = (0..50).find_map(|_| {
         let dir = tempfile::tempdir().expect("a directory");
-        let (name, pid) = left(dir.path(), &small, &format!("-j 0 {SMALL}"), "drain.claimed:nth=4");
+        let (name, pid) = left(dir.path(), &small, &format!("-j 0 {SMALL}"), "drain.claimed:nth=4")?;
         let removed = Removed(name.clone());
         let before = fs::read(format!("/dev/shm/{name}")).ok()?;
         let shown = leader().arg("inspect").arg(&name).run();
@@ -139,7 +139,7 @@ fn a_live_run_does_not_notice() {
 #[test]
 fn a_page_needs_nothing_else() {
     let (small, dir) = (Small::new(82, 200), tempfile::tempdir().expect("a directory"));
-    let (name, _) = left(dir.path(), &small, "-j 2 --resumable", "drain.settled:leader");
+    let (name, _) = left(dir.path(), &small, "-j 2 --resumable", "drain.settled:leader").expect("it stays");
     let _removed = Removed(name.clone());
     let engine = leader().arg("inspect").arg(&name).words("--html -o page.html").keeps("page.html");
     let ended = engine.run().exits(0);
@@ -190,7 +190,8 @@ fn a_pinned_result_is_drawn() {
 fn altered_segments_are_drawn_or_refused() {
     let (small, dir) = (Small::new(84, 200), tempfile::tempdir().expect("a directory"));
     let (name, _) =
-        left(dir.path(), &small, &format!("-j 2 --resumable {SMALL} --memory 600K"), "drain.settled:leader");
+        left(dir.path(), &small, &format!("-j 2 --resumable {SMALL} --memory 600K"), "drain.settled:leader")
+            .expect("it stays");
     let removed = Removed(name.clone());
     let good = fs::read(format!("/dev/shm/{name}")).expect("the segment");
     drop(removed);
