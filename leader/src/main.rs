@@ -219,7 +219,8 @@ fn analyse(args: &AnalysisArgs, taken: Option<Taken>) -> Result<i32, Failure> {
         return Err(Failure::Signal(signal));
     }
     pin.as_mut().map_or(Ok(()), Pin::publish)?;
-    live.map_or(Ok(()), |live| live.commit(&signals))?;
+    // A signal that came when it was saved came too late.
+    let _ = live.map_or(Ok(None), |live| live.commit(&signals))?;
     outputs.finish()?;
     if let Some(pin) = pin {
         pin.keep();
@@ -291,8 +292,10 @@ fn still_locked(live: Option<Live>, saves: bool, signals: &Signals) -> Result<Op
     if saves {
         return Ok(Some(live));
     }
-    live.commit(signals)?;
-    Ok(None)
+    match live.commit(signals)? {
+        Some(signal) => Err(Failure::Signal(signal)),
+        None => Ok(None),
+    }
 }
 
 fn undo(args: &UndoArgs) -> Result<i32, Failure> {

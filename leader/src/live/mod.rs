@@ -32,6 +32,7 @@ use crate::failure::Failure;
 use crate::signals::Signals;
 use crate::source::{Source, TableName};
 use args::DatabaseArgs;
+use nix::sys::signal::Signal;
 use relation::{DnaType, Unhinted};
 use session::Session;
 use table::Table;
@@ -100,11 +101,11 @@ impl Live {
         self.session.still_held()
     }
 
-    /// Ends the transaction.
+    /// Ends the transaction. Gives the signal that came meanwhile, if one did.
     ///
     /// # Errors
     /// When the server does not.
-    pub fn commit(mut self, signals: &Signals) -> Result<(), Failure> {
+    pub fn commit(mut self, signals: &Signals) -> Result<Option<Signal>, Failure> {
         self.session.commit(signals)
     }
 }

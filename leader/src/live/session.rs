@@ -253,14 +253,15 @@ impl Session {
         })
     }
 
-    /// Ends the transaction. A signal makes the server wait no longer for standbys that are to have it as well: what it has committed it has.
+    /// Ends the transaction. A signal makes the server wait no longer for standbys that are to have it as well: what it has committed it has. Gives
+    /// the signal that came meanwhile, if one did.
     ///
     /// # Errors
     /// What the server says, or the signal, when it did not commit.
-    pub fn commit(&mut self, signals: &Signals) -> Result<(), Failure> {
+    pub fn commit(&mut self, signals: &Signals) -> Result<Option<Signal>, Failure> {
         let work = |client: &mut Client| client.batch_execute("COMMIT");
         match self.watched(Duration::MAX, signals, &mut || {}, work)? {
-            (Ok(()), _) => Ok(()),
+            (Ok(()), caught) => Ok(caught),
             (Err(_), Some(signal)) => Err(Failure::Signal(signal)),
             (Err(e), None) => Err(failed("commit", &e)),
         }
