@@ -211,8 +211,8 @@ impl TupleDesc {
     }
 }
 
-/// A name in quotes, as SQL has it.
-fn unquoted(name: &str) -> Option<String> {
+/// What a name in quotes stands for, as SQL has it; `None` when it has none.
+pub fn unquoted(name: &str) -> Option<String> {
     let inner = name.strip_prefix('"')?.strip_suffix('"')?;
     Some(inner.replace("\"\"", "\""))
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use kmer_tests::engine::{bin, leader};
@@ -14,6 +14,22 @@ use nix::unistd::Pid;
 
 fn is_stopped(pid: Pid) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") T "))
+}
+
+/// A leader that stops before it starts its workers, in the directory of its relation.
+fn stopped(relation: &Small, words: &str) -> (Child, Pid) {
+    let child = Command::new(bin("kmer-leader"))
+        .args(words.split_whitespace())
+        .args(["--inject", "create.published:leader:stop"])
+        .arg(relation.path())
+        .current_dir(relation.path().parent().expect("a directory"))
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("kmer-leader starts");
+    let pid = Pid::from_raw(i32::try_from(child.id()).expect("a process id"));
+    assert!(within(Duration::from_secs(20), || is_stopped(pid)));
+    (child, pid)
 }
 
 /// Follows a stopped process to the first process that it makes, and leaves that one stopped before its first instruction; `None` when tracing is
@@ -45,18 +61,7 @@ fn stop_at_fork(parent: Pid) -> Option<Pid> {
 fn a_worker_stopped_before_its_program_does_not_keep_a_run_from_being_resumed() {
     let relation = Small::new(45, 200);
     let dir = relation.path().parent().expect("a directory").to_owned();
-    let words =
-        format!("--all -k 21 -j 2 -q {SMALL} --resumable -o out --inject create.published:leader:stop");
-    let mut first = Command::new(bin("kmer-leader"))
-        .args(words.split_whitespace())
-        .arg(relation.path())
-        .current_dir(&dir)
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("kmer-leader starts");
-    let pid = Pid::from_raw(i32::try_from(first.id()).expect("a process id"));
-    assert!(within(Duration::from_secs(20), || is_stopped(pid)));
+    let (mut first, pid) = stopped(&relation, &format!("--all -k 21 -j 2 -q {SMALL} --resumable -o out"));
     let child = stop_at_fork(pid);
     let segment = segments_of(first.id()).pop().expect("a segment");
     first.kill().expect("ours");
@@ -83,17 +88,7 @@ fn a_worker_stopped_before_its_program_does_not_stop_its_leader() {
     let dir = relation.path().parent().expect("a directory").to_owned();
     let expected = leader().words("-q --all -k 21 -j 1").arg(relation.path()).run().exits(0);
     for signal in [None, Some(Signal::SIGTERM)] {
-        let words = format!("--all -k 21 -j 2 {SMALL} -o out --inject create.published:leader:stop");
-        let mut running = Command::new(bin("kmer-leader"))
-            .args(words.split_whitespace())
-            .arg(relation.path())
-            .current_dir(&dir)
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("kmer-leader starts");
-        let pid = Pid::from_raw(i32::try_from(running.id()).expect("a process id"));
-        assert!(within(Duration::from_secs(20), || is_stopped(pid)));
+        let (mut running, pid) = stopped(&relation, &format!("--all -k 21 -j 2 {SMALL} -o out"));
         let child = stop_at_fork(pid);
         let Some(child) = child else {
             println!("skipped: tracing is not permitted here");

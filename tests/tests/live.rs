@@ -45,28 +45,12 @@ fn check(server: &Server, name: &str, column: &str, dna: Dna) {
     }
 }
 
-fn fill(server: &Server, table: &str, columns: &str, seed: u64, rows: usize) {
-    let bits = data::all_dna2_bits(&data::rows(seed, rows));
-    server.sql(&(format!("CREATE TABLE {table} ({columns});\n") + &data::copy_bits(table, "seq", &bits)));
-}
-
-/// Waits until a query gives `true`.
-fn until(server: &Server, query: &str) {
-    for _ in 0..1500 {
-        if server.value::<String>(query) == "t" {
-            return;
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-    panic!("{query}: it did not come to that");
-}
-
 /// Waits until the engine waits for a lock on the table.
 fn until_waiting(server: &Server, table: &str) {
     let query = format!(
         "SELECT count(*) > 0 FROM pg_locks WHERE relation = '{table}'::regclass AND mode = 'ShareLock' AND NOT granted;"
     );
-    until(server, &query);
+    server.until(&query);
 }
 
 #[test]
@@ -74,8 +58,7 @@ fn fresh_rows_changed_tables_and_odd_names() {
     let server = Server::shared();
     server.sql("CREATE SCHEMA \"Lab 1\";");
     let name = "\"Lab 1\".\"Reads, new\"";
-    fill(
-        server,
+    server.fill(
         name,
         "id serial, gone text DEFAULT repeat('x', 9), seq dna2, note text DEFAULT 'n'",
         1,
@@ -127,7 +110,7 @@ fn toasted_values_with_checksums_and_dna4() {
     let expected = count_rows(&rows, Params { dna: Dna::Dna4, k: 9, occur_bitlen: 0 });
     compare(&live(server, "plain4").words("--type dna4 --all -k 9").run().exits(0), &expected, rows.len());
     server.sql("CREATE DOMAIN sequence AS bit varying CHECK (length(VALUE) > 3);");
-    fill(server, "typed", "seq sequence", 3, 0);
+    server.fill("typed", "seq sequence", 3, 0);
     server.sql("INSERT INTO typed SELECT B'0001101100011011000110110001101111';");
     check(server, "typed", "seq", Dna::Dna2);
 }
@@ -170,7 +153,7 @@ fn partitions_are_one_table() {
 #[test]
 fn writers_are_waited_for_and_vacuum_full_waits() {
     let server = Server::shared();
-    fill(server, "busy", "id serial, seq dna2", 20, 800);
+    server.fill("busy", "id serial, seq dna2", 20, 800);
     let file = || server.value::<String>("SELECT pg_relation_filenode('busy');");
     let before = file();
     let mut writer = server.session();
@@ -179,10 +162,7 @@ fn writers_are_waited_for_and_vacuum_full_waits() {
     until_waiting(server, "busy");
     let mut vacuum = server.session();
     vacuum.send("VACUUM FULL busy;");
-    until(
-        server,
-        "SELECT count(*) > 0 FROM pg_locks WHERE relation = 'busy'::regclass AND mode = 'AccessExclusiveLock' AND NOT granted;",
-    );
+    server.until("SELECT count(*) > 0 FROM pg_locks WHERE relation = 'busy'::regclass AND mode = 'AccessExclusiveLock' AND NOT granted;");
     assert_eq!(file(), before);
     thread::sleep(Duration::from_millis(1200));
     writer.run("COMMIT;");
@@ -204,7 +184,7 @@ fn locker(server: &Server, table: &str) -> Session {
 #[test]
 fn a_lock_that_is_not_to_be_had() {
     let server = Server::shared();
-    fill(server, "taken", "seq dna2", 21, 50);
+    server.fill("taken", "seq dna2", 21, 50);
     let session = locker(server, "taken");
     let ended = live(server, "taken").words("--lock-wait-timeout 300ms -o out").run();
     let _ = ended.fails(1, &["could not lock table public.taken", "hint", "--lock-wait-timeout"]);
@@ -217,8 +197,7 @@ fn a_lock_that_is_not_to_be_had() {
         until_waiting(server, "taken");
         run.signal(signal);
         let _ = run.wait().ends_by(signal);
-        until(
-            server,
+        server.until(
             "SELECT count(*) = 0 FROM pg_locks WHERE relation = 'taken'::regclass AND mode = 'ShareLock';",
         );
     }
@@ -239,7 +218,7 @@ fn a_lock_that_is_not_to_be_had() {
 #[test]
 fn a_connection_that_is_lost_while_the_table_is_read() {
     let server = Server::shared();
-    fill(server, "lost", "seq dna2", 22, 60_000);
+    server.fill("lost", "seq dna2", 22, 60_000);
     let slow = "--all -k 31 -j 1 -o out --unit-blocks 8 --inject scan.block:worker=0:nth=all:delay=5";
     let mut run = live(server, "lost").words(slow).spawn();
     // A worker means that the table is being read.
@@ -298,7 +277,7 @@ fn beside_writers_the_count_is_that_of_a_snapshot() {
     // Readers prune pages and set hint bits while the lock is held.
     let mut readers = server.pgbench("SELECT count(*), sum(note) FROM hot;", &["-c", "2", "-T", "4"]);
     let (mut last, mut runs) = (0, 0);
-    until(server, "SELECT count(*) > 320 FROM hot;");
+    server.until("SELECT count(*) > 320 FROM hot;");
     while bench.try_wait().is_ok_and(|status| status.is_none()) {
         let before: u64 = server.value("SELECT count(*) FROM hot;");
         let ended = live(server, "hot").words("--all -k 9 -c seq -j 2").run().exits(0);
@@ -322,7 +301,7 @@ fn beside_writers_the_count_is_that_of_a_snapshot() {
 #[test]
 fn what_is_no_table_of_rows_is_named() {
     let server = Server::shared();
-    fill(server, "plain", "id int PRIMARY KEY, seq dna2, word text", 30, 0);
+    server.fill("plain", "id int PRIMARY KEY, seq dna2, word text", 30, 0);
     server.sql(
         "CREATE VIEW a_view AS TABLE plain;
          CREATE MATERIALIZED VIEW a_matview AS TABLE plain;
@@ -379,7 +358,7 @@ fn servers_that_do_not_answer() {
 #[test]
 fn options_and_variables_say_where_to_connect() {
     let server = Server::shared();
-    fill(server, "found", "seq dna2", 31, 100);
+    server.fill("found", "seq dna2", 31, 100);
     let host = server.socket_directory().display().to_string();
     let bits = server.table("found").sequences("seq");
     let expected = count_rows(&bits, Params::dna2(9));
@@ -399,7 +378,7 @@ fn options_and_variables_say_where_to_connect() {
 fn every_major_version() {
     for major in [13, 14, 16, 17, 18] {
         let server = Server::start_with(Options { major: Some(major), checksums: major % 2 == 0 });
-        fill(&server, "reads", "id serial, gone text DEFAULT 'x', seq dna2", 40 + u64::from(major), 700);
+        server.fill("reads", "id serial, gone text DEFAULT 'x', seq dna2", 40 + u64::from(major), 700);
         server.sql(
             "ALTER TABLE reads DROP COLUMN gone;
              ALTER TABLE reads ADD COLUMN later bit varying DEFAULT B'000110110001101100011011';

@@ -5,7 +5,6 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kmer_tests::data;
 use kmer_tests::engine::{Engine, leader};
 use kmer_tests::fault::within;
 use kmer_tests::server::{Server, Session};
@@ -15,11 +14,6 @@ fn live(server: &Server, user: &str, table: &str) -> Engine {
     leader().arg("-d").arg(server.conninfo(user)).args(["-t", table, "-c", "seq"])
 }
 
-fn fill(server: &Server, table: &str, columns: &str, rows: usize) {
-    let bits = data::all_dna2_bits(&data::rows(71, rows));
-    server.sql(&(format!("CREATE TABLE {table} ({columns});\n") + &data::copy_bits(table, "seq", &bits)));
-}
-
 /// A role that may count tables that it is given, and no more.
 fn counter(server: &Server, role: &str, table: &str) {
     server.sql(&format!(
@@ -27,27 +21,18 @@ fn counter(server: &Server, role: &str, table: &str) {
     ));
 }
 
-fn until(server: &Server, query: &str) {
-    assert!(within(Duration::from_secs(30), || server.value::<String>(query) == "t"), "never true: {query}");
-}
-
 /// Waits until a session of ours waits for a lock, of the table or another.
 fn until_waiting(server: &Server, user: &str) {
-    until(
-        server,
-        &format!(
+    server.until(&format!(
             "SELECT count(*) > 0 FROM pg_stat_activity WHERE usename = '{user}' AND application_name = 'kmer-leader' AND wait_event_type = 'Lock';"
         ),
     );
 }
 
 fn none_holds(server: &Server, table: &str) {
-    until(
-        server,
-        &format!(
-            "SELECT count(*) = 0 FROM pg_locks WHERE relation = '{table}'::regclass AND mode = 'ShareLock';"
-        ),
-    );
+    server.until(&format!(
+        "SELECT count(*) = 0 FROM pg_locks WHERE relation = '{table}'::regclass AND mode = 'ShareLock';"
+    ));
 }
 
 fn holder(server: &Server, statements: &str) -> Session {
@@ -59,7 +44,7 @@ fn holder(server: &Server, statements: &str) -> Session {
 #[test]
 fn what_came_while_the_lock_was_waited_for_is_seen() {
     let server = Server::shared();
-    fill(server, "grew", "id serial, seq bit varying", 50);
+    server.fill("grew", "id serial, seq bit varying", 71, 50);
     counter(server, "grew_counter", "grew");
     for (change, expected) in [
         ("CREATE TABLE grew_child () INHERITS (grew);", "expected a table without children"),
@@ -83,7 +68,7 @@ fn what_came_while_the_lock_was_waited_for_is_seen() {
 #[test]
 fn how_long_is_waited_is_what_was_typed() {
     let server = Server::shared();
-    fill(server, "patient", "seq bit varying", 20);
+    server.fill("patient", "seq bit varying", 71, 20);
     counter(server, "hasty", "patient");
     server.sql("ALTER ROLE hasty SET lock_timeout = '100ms';");
     let mut session = holder(server, "LOCK TABLE patient IN ROW EXCLUSIVE MODE;");
@@ -115,7 +100,7 @@ fn how_long_is_waited_is_what_was_typed() {
 #[test]
 fn a_slow_reader_of_the_report_keeps_nobody_waiting() {
     let server = Server::shared();
-    fill(server, "paged", "seq bit varying", 3000);
+    server.fill("paged", "seq bit varying", 71, 3000);
     let program = kmer_tests::engine::bin("kmer-leader");
     let mut run = Command::new(program)
         .args([
@@ -135,10 +120,7 @@ fn a_slow_reader_of_the_report_keeps_nobody_waiting() {
         .stdout(Stdio::piped())
         .spawn()
         .expect("started");
-    until(
-        server,
-        "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'kmer-leader' AND query ILIKE '%paged%' AND state <> 'idle';",
-    );
+    server.until("SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'kmer-leader' AND query ILIKE '%paged%' AND state <> 'idle';");
     server.sql("SET lock_timeout = '20s'; INSERT INTO paged VALUES (B'01');");
     assert!(run.try_wait().expect("ours").is_none(), "the report fits a pipe");
     drop(run.stdout.take());
@@ -148,7 +130,7 @@ fn a_slow_reader_of_the_report_keeps_nobody_waiting() {
 #[test]
 fn a_lock_that_was_lost_leaves_no_report() {
     let server = Server::shared();
-    fill(server, "cut", "seq bit varying", 60_000);
+    server.fill("cut", "seq bit varying", 71, 60_000);
     let slow = "--all -k 31 -j 1 --unit-blocks 8 --inject scan.block:worker=0:nth=all:delay=5";
     let mut run = live(server, "postgres", "cut").words(slow).spawn();
     assert!(within(Duration::from_secs(30), || !run.workers().is_empty()), "no worker was started");
@@ -163,7 +145,7 @@ fn a_lock_that_was_lost_leaves_no_report() {
 #[test]
 fn signals_are_heard_behind_every_lock() {
     let server = Server::shared();
-    fill(server, "wanted", "seq bit varying", 50);
+    server.fill("wanted", "seq bit varying", 71, 50);
     let save = "--save --replace -k 9 -R 0";
     let _ = live(server, "postgres", "wanted").words(save).run().exits(0);
     let undo = || {
@@ -197,13 +179,10 @@ fn signals_are_heard_behind_every_lock() {
 #[test]
 fn a_commit_without_a_standby_is_heard_to_end() {
     let server = Server::start();
-    fill(&server, "synced", "seq bit varying", 50);
+    server.fill("synced", "seq bit varying", 71, 50);
     server.sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'; SELECT pg_reload_conf();");
     let mut run = live(&server, "postgres", "synced").words("--save -k 9 -R 0").spawn();
-    until(
-        &server,
-        "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'kmer-leader' AND wait_event = 'SyncRep';",
-    );
+    server.until("SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'kmer-leader' AND wait_event = 'SyncRep';");
     run.signal(Signal::SIGINT);
     let _ = run.wait().exits(0);
     none_holds(&server, "synced");

@@ -9,6 +9,7 @@ use crate::failure::Failure;
 use crate::signals::Signals;
 use clap::Args;
 use relation::TupleDesc;
+use relation::schema::unquoted;
 
 /// Options of `kmer-leader undo`.
 #[derive(Clone, Debug, Args)]
@@ -80,6 +81,5 @@ fn column_of(session: &mut Session, oid: u32, asked: &str) -> Result<(String, bo
     if let Ok(at) = desc.column(asked) {
         return Ok((desc.attributes[at].name.clone(), true));
     }
-    let bare = asked.strip_prefix('"').and_then(|name| name.strip_suffix('"'));
-    Ok((bare.map_or_else(|| asked.into(), |name| name.replace("\"\"", "\"")), desc.attributes.is_empty()))
+    Ok((unquoted(asked).unwrap_or_else(|| asked.into()), desc.attributes.is_empty()))
 }

@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
 use super::Server;
+use crate::data;
+use crate::fault::within;
 
 /// A table by its name.
 #[derive(Debug)]
@@ -24,6 +27,23 @@ pub struct Snapshot {
     pub toast: Option<PathBuf>,
     /// The column list in the form of the engine's `--schema`, dropped columns included.
     pub schema: String,
+}
+
+impl Server {
+    /// Makes a table of these columns and fills its column `seq` with the bits of random rows.
+    pub fn fill(&self, table: &str, columns: &str, seed: u64, rows: usize) {
+        let bits = data::all_dna2_bits(&data::rows(seed, rows));
+        self.sql(&(format!("CREATE TABLE {table} ({columns});\n") + &data::copy_bits(table, "seq", &bits)));
+    }
+
+    /// Waits until a query gives `true`.
+    ///
+    /// # Panics
+    /// When it does not come to that.
+    pub fn until(&self, query: &str) {
+        let holds = || self.value::<String>(query) == "t";
+        assert!(within(Duration::from_secs(30), holds), "never true: {query}");
+    }
 }
 
 impl Snapshot {
