@@ -20,7 +20,8 @@
 use crate::failure::Failure;
 use crate::lead::Outcome;
 use crate::plan::Plan;
-use crate::report::{Entries, Share};
+use crate::report::Entries;
+use crate::report::share::Share;
 use crate::totals::{ScanTotals, StripeTotals};
 use kmer_worker::WorkError;
 use kmer_worker::digest::digest;
@@ -104,9 +105,9 @@ impl Carried {
         &self.scan
     }
 
-    /// k-mers that were kept so far.
-    pub fn kept(&self) -> u64 {
-        self.drain.kept
+    /// k-mers that are held for the report.
+    pub fn held(&self) -> u64 {
+        self.found.iter().map(Share::held).sum()
     }
 
     /// `digest before messages poisoned stripes unit-sums stripe-sums numbers found`: what each is, `from_bytes` says.

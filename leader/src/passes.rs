@@ -16,7 +16,7 @@ use crate::first_look;
 use crate::lead::{Outcome, create, lead};
 use crate::memory::most_pass_bits;
 use crate::plan::Plan;
-use crate::report::Share;
+use crate::report::share::Share;
 use crate::signals::Signals;
 use crate::totals::ScanTotals;
 use kmer_worker::feed::STDIN;
@@ -175,10 +175,7 @@ fn is_worth_it(plan: &Plan, scan: &ScanTotals, threshold: u64) -> bool {
 
 /// The k-mers that were found are held outside of the chunks, in memory that counts as well.
 fn check_room(plan: &Plan, carried: &Carried) -> Result<(), Failure> {
-    if plan.count_only && !plan.needs_entries() {
-        return Ok(());
-    }
-    let bytes = carried.kept() * size_of::<crate::report::Entry>() as u64;
+    let bytes = carried.held() * size_of::<crate::report::Entry>() as u64;
     match plan.memory {
         Some(memory) if bytes > memory => {
             let text =

@@ -240,8 +240,12 @@ fn the_most_frequent_and_the_order_by_count() {
         let by_kmer = run(&format!("-k 13 --top {top} -j 1"));
         same(&by_kmer, &by_kmer.report(13, 0).counts, &best.iter().copied().collect());
     }
-    let all = run("--all -k 13 --sort count -F csv -j 2");
-    assert!(in_order(&all) == expected, "{all}");
+    for passes in ["", "--pass-bits 2"] {
+        let all = run(&format!("--all -k 13 --sort count -F csv -j 2 {passes}"));
+        assert!(in_order(&all) == expected, "{all}");
+        let best = run(&format!("--all -k 13 --top 4000 --sort count -F csv -j 2 {passes}"));
+        assert!(in_order(&best) == expected[..4000], "{best}");
+    }
     let few = run("-k 13 --sort count --max-appearance-nrow 30 --max-rows 90 --top 50 -F csv");
     let expected: Vec<_> = expected.into_iter().filter(|(_, n)| (31..=90).contains(n)).take(50).collect();
     assert!(in_order(&few) == expected && !expected.is_empty(), "{few}");
@@ -268,6 +272,34 @@ fn a_histogram_is_of_all_kmers_and_changes_no_report() {
         let ended = engine.keeps("h.txt").run().exits(0);
         assert!(plain.stdout == ended.stdout, "{plain}{ended}");
         assert_eq!(kept(&ended, "h.txt"), histogram(&reads().expected(k, 0)), "{ended}");
+    }
+}
+
+#[test]
+fn what_is_not_listed_takes_no_memory() {
+    let mut rng = data::Rng::new(71);
+    let text: String = (0..3000).map(|id| format!(">{id}\n{}\n", rng.letters("ACGT", 150))).collect();
+    let counted = |words: &str| {
+        let engine = leader().words("-k 31 --all -j 1 reads.fa").words(words).keeps("reads.fa");
+        std::fs::write(engine.dir().join("reads.fa"), &text).expect("written");
+        engine
+    };
+    // 360,000 k-mers of 16 bytes each.
+    let little = "--memory 2M";
+    let listed = counted(little).run();
+    let _ =
+        listed.fails(1, &["memory: expected the result to fit 2097152 bytes", "--dense FILE --count-only"]);
+    for words in ["--top 300", "--histogram h.txt --count-only"] {
+        let files = |engine: kmer_tests::engine::Engine| match words.contains("h.txt") {
+            true => engine.keeps("h.txt"),
+            false => engine,
+        };
+        let whole = files(counted(words)).run().exits(0);
+        let ended = files(counted(words).words(little)).run().exits(0);
+        assert!(ended.stdout == whole.stdout, "{whole}{ended}");
+        if words.contains("h.txt") {
+            assert_eq!(kept(&ended, "h.txt"), kept(&whole, "h.txt"), "{ended}");
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use crate::format::{Form, Format};
 use crate::output::Output;
 use crate::output::same::{Input, refuse_same};
 use crate::report::tally::Tally;
+use crate::report::top::Top;
 use crate::report::{Entries, Entry};
 use crate::select::{SelectArgs, Selection};
 use crate::threshold::ThresholdRule;
@@ -75,16 +76,20 @@ pub fn merge(args: &MergeArgs) -> Result<i32, Failure> {
     let threshold = select.threshold(by_rule);
 
     let (mut admitted, mut tally, mut distinct) = (Vec::new(), Tally::default(), 0);
+    let mut top = select.top.map(Top::new);
     add_up(&mut parts, &mut |key, count| {
         distinct += 1;
         if select.admits(threshold, count) {
-            admitted.push((key, count));
+            match &mut top {
+                Some(top) => top.add(key, count),
+                None => admitted.push((key, count)),
+            }
         }
         if select.histogram {
             tally.add(count, 1);
         }
     })?;
-    let entries = Entries::ranked(admitted, &select);
+    let entries = Entries::listed(top.map_or(admitted, Top::into_entries), &select);
     let facts = facts_of(&sum, (all, &rule, &select), (threshold, distinct, entries.count));
     form.write(&facts, &entries, &mut output, &mut |_, _| ())?;
     if let Some(mut histogram) = histogram {

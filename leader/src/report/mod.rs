@@ -2,30 +2,31 @@
 //!
 //! Stripes are hashes, so their keys come in no order. They are dealt into ranges by their highest bits; each range is sorted and turned into
 //! text by itself, by as many threads as there were workers, and written in order. No process is started any more when the threads begin.
-//! Where the order is another one, or only the most frequent k-mers are asked for, [`ranked`] makes one list, which is cut into ranges.
+//! Where the order is by count, each thread sorts what it found ([`runs`]); where only the most frequent k-mers are asked for, it holds no others
+//! ([`top`]); where none is listed, it holds none.
 
-pub mod ranked;
+pub mod dealing;
+pub mod runs;
+pub mod share;
 pub mod tally;
 pub mod top;
 
-use crate::carried::{Source, put};
 use crate::failure::Failure;
 use crate::lead::Outcome;
-use crate::limits;
 use crate::plan::Plan;
 use crate::select::{Selection, Sort};
-use crate::totals::{image_bytes, open_stripe};
+use dealing::{Dealing, Held, ON_PAGE};
+use runs::Runs;
+use share::Share;
 use std::borrow::Cow;
 use std::sync::mpsc::{Receiver, sync_channel};
 use tally::Tally;
-use top::Top;
+use top::{Top, by_count};
 
 /// A key and the number of rows it is in.
 pub type Entry = (u64, u32);
 /// Entries that a range should have, more or less.
-const RANGE_ENTRIES: u64 = 1 << 15;
-const MAX_RANGE_BITS: u32 = 14;
-const PASS_RANGE_BITS: u32 = 8;
+const RANGE_ENTRIES: usize = 1 << 15;
 
 /// How entries become bytes.
 pub trait EntryText: Sync {
@@ -53,61 +54,10 @@ pub struct Entries {
 enum Ranges {
     /// By thread, then by range; not sorted yet.
     Dealt(Vec<Vec<Vec<Entry>>>, usize),
+    /// By count, in sorted runs.
+    Runs(Runs),
     /// In their final order.
-    Ranked(Vec<Entry>),
-}
-
-/// What the thread that deals a share of the stripes brings.
-pub struct Share {
-    ranges: Vec<Vec<Entry>>,
-    tally: Option<Tally>,
-    top: Option<Top>,
-}
-
-impl Share {
-    /// Appends it as numbers: ranges and their entries, the tally, and the most frequent k-mers, each with how many there are.
-    pub fn append(&self, bytes: &mut Vec<u8>) {
-        put(bytes, self.ranges.len() as u64);
-        for range in &self.ranges {
-            append_entries(range.iter().copied(), range.len(), bytes);
-        }
-        let tally: Vec<(u64, u32)> =
-            self.tally.iter().flat_map(Tally::iter).map(|(rows, kmers)| (kmers, rows)).collect();
-        append_entries(tally.iter().copied(), tally.len(), bytes);
-        let top = self.top.as_ref().map(Top::sorted).unwrap_or_default();
-        append_entries(top.iter().copied(), top.len(), bytes);
-        put(bytes, u64::from(self.tally.is_some()) | u64::from(self.top.is_some()) << 1);
-    }
-
-    /// Takes what [`Share::append`] appended; `None` when it is cut off.
-    pub fn take(from: &mut Source<'_>) -> Option<Self> {
-        let ranges = from.many(8, take_entries)?;
-        let (entries, most) = (take_entries(from)?, take_entries(from)?);
-        let (mut tally, mut top) = (Tally::default(), Top::default());
-        entries.iter().for_each(|(kmers, rows)| tally.add(*rows, *kmers));
-        most.iter().for_each(|(key, rows)| top.add(*key, *rows));
-        let given = from.number()?;
-        Some(Self { ranges, tally: (given & 1 != 0).then_some(tally), top: (given & 2 != 0).then_some(top) })
-    }
-}
-
-fn append_entries(entries: impl Iterator<Item = Entry>, count: usize, bytes: &mut Vec<u8>) {
-    put(bytes, count as u64);
-    for (key, count) in entries {
-        put(bytes, key);
-        bytes.extend(count.to_le_bytes());
-    }
-}
-
-fn take_entries(from: &mut Source<'_>) -> Option<Vec<Entry>> {
-    from.many(12, |from| Some((from.number()?, from.half()?)))
-}
-
-struct Dealing<'a> {
-    plan: &'a Plan,
-    outcome: &'a Outcome,
-    range_bits: u32,
-    threads: usize,
+    Listed(Vec<Entry>),
 }
 
 impl Entries {
@@ -128,38 +78,39 @@ impl Entries {
     /// # Errors
     /// A damaged segment.
     pub fn collect(plan: &Plan, outcome: &Outcome, before: Vec<Share>) -> Result<Self, Failure> {
-        let select = &plan.select;
         if plan.count_only && !plan.needs_entries() {
             // The stripes' own numbers say how many there are.
-            let (ranges, count) = (Ranges::Ranked(Vec::new()), outcome.drain.kept);
+            let (ranges, count) = (Ranges::Listed(Vec::new()), outcome.drain.kept);
             return Ok(Self { ranges, threads: 1, count, histogram: None, top: None });
         }
-        let dealing = Dealing::new(plan, outcome);
-        let (range_bits, threads) = (dealing.range_bits, dealing.threads);
+        let (select, dealing) = (&plan.select, Dealing::new(plan, outcome));
         let mut shares = before;
         shares.extend(dealing.deal()?);
-        let mut histogram = plan.select.histogram.then(Tally::default);
-        let mut top = plan.page.then(Top::default);
-        let mut dealt = Vec::new();
+        let (mut admitted, mut held) = (0, Vec::new());
+        let mut histogram = select.histogram.then(Tally::default);
+        let mut top = plan.page.then(|| Top::new(ON_PAGE));
         for share in shares {
+            admitted += share.admitted;
+            held.push(share.entries);
             if let (Some(all), Some(tally)) = (&mut histogram, share.tally) {
                 all.merge(tally);
             }
             if let (Some(all), Some(found)) = (&mut top, share.top) {
                 all.merge(found);
             }
-            dealt.push(share.ranges);
         }
-        let ranges = if select.top.is_some() || select.sort == Sort::Count {
-            Ranges::Ranked(ranked::rank(dealt, select.top, select.sort))
-        } else {
-            Ranges::Dealt(dealt, 1 << range_bits)
+        let ranges = match dealing.held {
+            Held::Nothing => Ranges::Listed(Vec::new()),
+            Held::Top(most) => {
+                let mut all = Top::new(most);
+                held.into_iter().flatten().flatten().for_each(|(key, rows)| all.add(key, rows));
+                Ranges::Listed(sorted(all.into_entries(), select.sort))
+            }
+            Held::Run => Ranges::Runs(Runs::new(held.into_iter().flatten().collect(), RANGE_ENTRIES)),
+            Held::Ranges(_) => Ranges::Dealt(held, dealing.held.ranges()),
         };
-        let count = match &ranges {
-            Ranges::Dealt(dealt, _) => dealt.iter().flatten().map(|range| range.len() as u64).sum(),
-            Ranges::Ranked(entries) => entries.len() as u64,
-        };
-        Ok(Self { ranges, threads, count, histogram, top })
+        let count = select.top.map_or(admitted, |most| admitted.min(most));
+        Ok(Self { ranges, threads: dealing.threads, count, histogram, top })
     }
 
     /// Hands all entries, in order, as text to `sink`.
@@ -231,27 +182,27 @@ impl Entries {
         (0..self.ranges()).try_for_each(|range| sink(&self.range(range)))
     }
 
-    /// Entries that were collected elsewhere, in ascending order; those that `select` wants of them, in its order.
-    pub fn ranked(entries: Vec<Entry>, select: &Selection) -> Self {
-        let entries = if select.top.is_some() || select.sort == Sort::Count {
-            ranked::rank(vec![vec![entries]], select.top, select.sort)
-        } else {
-            entries
+    /// Entries that were collected elsewhere: ascending, or, where `select` wants the most frequent, those in any order. They are listed in its order.
+    pub fn listed(entries: Vec<Entry>, select: &Selection) -> Self {
+        let entries = match (select.top, select.sort) {
+            (None, Sort::Kmer) => entries,
+            (_, sort) => sorted(entries, sort),
         };
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(64);
         let count = entries.len() as u64;
-        Self { ranges: Ranges::Ranked(entries), threads, count, histogram: None, top: None }
+        Self { ranges: Ranges::Listed(entries), threads, count, histogram: None, top: None }
     }
 
     /// Forgets the entries, not how many they are: for a report that lists none.
     pub fn unlist(&mut self) {
-        self.ranges = Ranges::Ranked(Vec::new());
+        self.ranges = Ranges::Listed(Vec::new());
     }
 
     fn ranges(&self) -> usize {
         match &self.ranges {
             Ranges::Dealt(_, ranges) => *ranges,
-            Ranges::Ranked(entries) => entries.len().div_ceil(RANGE_ENTRIES as usize),
+            Ranges::Runs(runs) => runs.pieces(),
+            Ranges::Listed(entries) => entries.len().div_ceil(RANGE_ENTRIES),
         }
     }
 
@@ -263,91 +214,37 @@ impl Entries {
                 entries.sort_unstable_by_key(|(key, _)| *key);
                 Cow::Owned(entries)
             }
-            Ranges::Ranked(entries) => {
-                let start = range * RANGE_ENTRIES as usize;
-                Cow::Borrowed(&entries[start..entries.len().min(start + RANGE_ENTRIES as usize)])
+            Ranges::Runs(runs) => Cow::Owned(runs.piece(range)),
+            Ranges::Listed(entries) => {
+                let start = range * RANGE_ENTRIES;
+                Cow::Borrowed(&entries[start..entries.len().min(start + RANGE_ENTRIES)])
             }
         }
     }
 }
 
-impl<'a> Dealing<'a> {
-    fn new(plan: &'a Plan, outcome: &'a Outcome) -> Self {
-        let bits = plan.params.key_bits();
-        // Where there are several passes, none knows how many entries there will be.
-        let wanted = if plan.job.pass_bits > 0 {
-            PASS_RANGE_BITS
-        } else {
-            (outcome.drain.kept / RANGE_ENTRIES).max(1).ilog2()
+fn sorted(mut entries: Vec<Entry>, sort: Sort) -> Vec<Entry> {
+    match sort {
+        Sort::Kmer => entries.sort_unstable_by_key(|(key, _)| *key),
+        Sort::Count => entries.sort_unstable_by_key(by_count),
+    }
+    entries
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_collected_elsewhere_is_in_order() {
+        let listed = |top, sort| {
+            let select = Selection { top, sort, min_rows: None, max_rows: None, histogram: false };
+            let entries = Entries::listed(vec![(1, 3), (2, 2), (7, 2), (8, 3), (9, 1)], &select);
+            assert_eq!(entries.count, 5);
+            entries.range(0).into_owned()
         };
-        let range_bits = wanted.min(MAX_RANGE_BITS).min(bits);
-        let threads = usize::from(plan.workers.workers).clamp(1, 64).min(1 << range_bits);
-        Self { plan, outcome, range_bits, threads }
-    }
-
-    /// Past the limit of a control group the kernel would kill us instead of refusing memory.
-    fn check_room(&self) -> Result<(), Failure> {
-        // Vectors that grow have room for half as many again.
-        let wanted = self.outcome.drain.kept * size_of::<Entry>() as u64 * 3 / 2;
-        match limits::cgroup_left() {
-            Some(left) if left < wanted => {
-                let text = format!(
-                    "memory: expected {wanted} bytes for the k-mers found, found {left} left in the control group"
-                );
-                Err(Failure::error(text).hint("allow more memory there, or ask for fewer k-mers"))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// The entries of all stripes, dealt into ranges by each of the threads.
-    fn deal(&self) -> Result<Vec<Share>, Failure> {
-        self.check_room()?;
-        std::thread::scope(|scope| {
-            let start = |thread| std::thread::Builder::new().spawn_scoped(scope, move || self.share(thread));
-            let threads: Vec<_> = (0..self.threads).map(|thread| (thread, start(thread))).collect();
-            threads
-                .into_iter()
-                .map(|(thread, started)| match started {
-                    Ok(t) => t.join().map_err(|_| Failure::error("report: a thread ended too early"))?,
-                    // The system has no thread for us.
-                    Err(_) => self.share(thread),
-                })
-                .collect()
-        })
-    }
-
-    fn share(&self, thread: usize) -> Result<Share, Failure> {
-        let (shared, select, threshold) = (&self.outcome.shared, self.plan.select, self.outcome.threshold);
-        let (bits, range_bits) = (self.plan.params.key_bits(), self.range_bits);
-        let range = |key: u64| {
-            if range_bits == 0 { 0 } else { (key >> (bits - range_bits)) as usize & ((1 << range_bits) - 1) }
-        };
-        let (mut counts, mut scratch) = (vec![0; 1 << range_bits], Vec::new());
-        let mut tally = select.histogram.then(Tally::default);
-        let mut top = self.plan.page.then(Top::default);
-        for stripe in (thread..shared.stripes.len()).step_by(self.threads) {
-            image_bytes(shared, stripe, &mut scratch)?;
-            let Some((_, image)) = open_stripe(shared, stripe)? else { continue };
-            image.for_each(&mut scratch, |key, rows| {
-                counts[range(key)] += usize::from(select.admits(threshold, rows));
-                if let Some(tally) = &mut tally {
-                    tally.add(rows, 1);
-                }
-                if let Some(top) = &mut top {
-                    top.add(key, rows);
-                }
-            })?;
-        }
-        let mut ranges: Vec<Vec<Entry>> = counts.into_iter().map(Vec::with_capacity).collect();
-        for stripe in (thread..shared.stripes.len()).step_by(self.threads) {
-            let Some((_, image)) = open_stripe(shared, stripe)? else { continue };
-            image.for_each(&mut scratch, |key, rows| {
-                if select.admits(threshold, rows) {
-                    ranges[range(key)].push((key, rows));
-                }
-            })?;
-        }
-        Ok(Share { ranges, tally, top })
+        assert_eq!(listed(None, Sort::Kmer), [(1, 3), (2, 2), (7, 2), (8, 3), (9, 1)]);
+        assert_eq!(listed(None, Sort::Count), [(1, 3), (8, 3), (2, 2), (7, 2), (9, 1)]);
+        assert_eq!(listed(Some(5), Sort::Kmer), listed(None, Sort::Kmer));
     }
 }
