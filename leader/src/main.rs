@@ -125,10 +125,7 @@ fn segments(args: &SegmentsArgs) -> Result<i32, Failure> {
 
 fn status(args: &StatusArgs) -> Result<i32, Failure> {
     let mut output = Output::open(None)?;
-    status::run(args, &mut |text| {
-        output.write(text.as_bytes())?;
-        output.flush()
-    })?;
+    status::run(args, &mut |text| output.write(text.as_bytes()))?;
     Ok(0)
 }
 

@@ -7,6 +7,7 @@ use crate::failure::Failure;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use shm_layout::process::{default_action, exit_on, is_ignored};
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// SIGINT, SIGTERM and SIGHUP, as long as they are caught.
 pub struct Signals {
@@ -24,17 +25,27 @@ impl Signals {
     /// When there are no file descriptors left.
     #[allow(clippy::missing_panics_doc, reason = "does not panic")]
     pub fn catch() -> Result<Self, Failure> {
-        let failed = |e: std::io::Error| Failure::error(format!("could not catch signals: {e}"));
-        default_action(Signal::SIGCHLD).map_err(failed)?;
+        default_action(Signal::SIGCHLD).map_err(|e| not_caught(&e))?;
         let mut set = SigSet::empty();
         let ends = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
         ends.into_iter().filter(|signal| !is_ignored(*signal)).for_each(|signal| set.add(signal));
-        set.thread_block().map_err(|e| failed(e.into()))?;
+        set.thread_block().map_err(|e| not_caught(&e.into()))?;
         if std::process::id() == 1 {
-            set.iter().try_for_each(exit_on).map_err(failed)?;
+            set.iter().try_for_each(exit_on).map_err(|e| not_caught(&e))?;
         }
-        let descriptor = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK);
-        Ok(Self { descriptor: descriptor.map_err(|e| failed(e.into()))?, set })
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let descriptor = SignalFd::with_flags(&set, flags).map_err(|e| not_caught(&e.into()))?;
+        Ok(Self { descriptor, set })
+    }
+
+    /// The same signals, heard in another place: each is heard once, by who asks first.
+    ///
+    /// # Errors
+    /// When there are no file descriptors left.
+    pub fn again(&self) -> Result<Self, Failure> {
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let descriptor = SignalFd::with_flags(&self.set, flags);
+        Ok(Self { descriptor: descriptor.map_err(|e| not_caught(&e.into()))?, set: self.set })
     }
 
     /// Lets signals end the process from now on: nothing has to be cleaned up.
@@ -45,6 +56,11 @@ impl Signals {
     /// Catches signals again.
     pub fn hold(&self) {
         let _ = self.set.thread_block();
+    }
+
+    /// Whether this thread catches them.
+    pub fn are_caught(&self) -> bool {
+        SigSet::thread_get_mask().is_ok_and(|mask| self.set.iter().all(|signal| mask.contains(signal)))
     }
 
     /// Does something during which signals may end the process, as nothing has to be cleaned up yet.
@@ -60,4 +76,14 @@ impl Signals {
         let info = self.descriptor.read_signal().ok()??;
         Signal::try_from(info.ssi_signo as i32).ok()
     }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+fn not_caught(e: &std::io::Error) -> Failure {
+    Failure::error(format!("could not catch signals: {e}"))
 }

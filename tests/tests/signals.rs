@@ -72,6 +72,34 @@ fn who_waits_for_a_reader_is_ended() {
     }
 }
 
+/// While the result is pinned as well signals are caught; a reader that takes nothing must not keep them from being heard.
+#[test]
+fn a_reader_that_stalls_is_left() {
+    let small = Small::new(63, 400);
+    for signal in ENDING {
+        for option in ["", "-o pipe"] {
+            let name = format!("stalls-{}-{}", std::process::id(), signal as i32);
+            let words = format!("--all -k 9 -j 2 --pin {name} {option}");
+            let engine = leader().words(&words).arg(small.path()).keeps("pipe");
+            let pipe = engine.dir().join("pipe");
+            named_pipe(&pipe);
+            // Opened and not read: more than a pipe holds is to come.
+            let reader = fs::OpenOptions::new().read(true).write(true).open(&pipe).expect("opened");
+            let engine = match option {
+                "" => engine.stdout(reader.try_clone().expect("a copy")),
+                _ => engine,
+            };
+            let mut running = engine.spawn();
+            thread::sleep(MOMENT * 2);
+            assert!(!running.has_ended(), "{words}: nobody reads");
+            running.signal(signal);
+            let ended = running.wait().ends_by(signal);
+            let listed = leader().words("segments").run().exits(0);
+            assert!(!listed.text().contains(&name), "{ended}{listed}");
+        }
+    }
+}
+
 #[test]
 fn a_reader_that_comes_late_gets_everything() {
     let small = Small::new(62, 400);

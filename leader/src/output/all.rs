@@ -32,7 +32,7 @@ impl Outputs {
     /// When a file cannot be made.
     pub fn open(args: &AnalysisArgs, plan: &Plan, signals: &Signals) -> Result<Self, Failure> {
         refuse_same(&files_of(&plan.job), &named(args))?;
-        let open = |path: Option<&Path>| Output::open_unless(path, &|| signals.caught());
+        let open = |path: Option<&Path>| Output::open_heard(path, Some(signals));
         let file = |path: &Option<PathBuf>| path.as_deref().map(|p| open(Some(p))).transpose();
         Ok(Self {
             result: match args.output.as_deref() {

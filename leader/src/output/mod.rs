@@ -10,55 +10,25 @@
 //! A name that stands for something else than a file (a device, a named pipe) is written to and stays what it is.
 
 use crate::failure::Failure;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::libc;
-use nix::sys::signal::Signal;
-use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use crate::signals::Signals;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
 
 mod all;
 mod aside;
 pub mod same;
+mod stream;
 
 pub use all::Outputs;
 pub use aside::Aside;
+pub use stream::{Stream, stdout_error};
 
 /// A result being written.
 pub enum Output {
-    /// Standard output.
-    Stdout,
-    /// A device or a named pipe.
-    Special(File, PathBuf),
+    /// Standard output, a device or a named pipe.
+    Stream(Stream),
     /// A file beside the one that it will become.
     Aside(Aside),
-}
-
-fn open_special(target: &Path) -> Result<File, Failure> {
-    OpenOptions::new().write(true).open(target).map_err(|e| Failure::io("open", target, &e))
-}
-
-/// How often a reader of a named pipe, or a signal, is looked for.
-const LOOK: Duration = Duration::from_millis(10);
-
-/// Opens a named pipe as soon as somebody reads it. To open it at once would wait for that too, and not be heard to end while signals are caught.
-fn open_pipe(target: &Path, caught: &dyn Fn() -> Option<Signal>) -> Result<File, Failure> {
-    loop {
-        let opened = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(target);
-        match opened {
-            Ok(file) => {
-                let blocks = fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()));
-                return blocks.map(|_| file).map_err(|e| Failure::io("open", target, &e.into()));
-            }
-            Err(e) if e.raw_os_error() == Some(libc::ENXIO) => match caught() {
-                Some(signal) => return Err(Failure::Signal(signal)),
-                None => std::thread::sleep(LOOK),
-            },
-            Err(e) => return Err(Failure::io("open", target, &e)),
-        }
-    }
 }
 
 impl Output {
@@ -67,23 +37,27 @@ impl Output {
     /// # Errors
     /// When the file cannot be made.
     pub fn open(target: Option<&Path>) -> Result<Self, Failure> {
-        Self::open_unless(target, &|| None)
+        Self::open_heard(target, None)
     }
 
-    /// The same, unless a signal is `caught` while a named pipe is waited for.
-    fn open_unless(target: Option<&Path>, caught: &dyn Fn() -> Option<Signal>) -> Result<Self, Failure> {
-        let Some(target) = target else { return Ok(Self::Stdout) };
+    /// The same, where signals are caught: one of them ends the wait for a reader.
+    fn open_heard(target: Option<&Path>, signals: Option<&Signals>) -> Result<Self, Failure> {
+        let Some(target) = target else { return Stream::stdout(signals).map(Self::Stream) };
         if let Ok(meta) = std::fs::metadata(target) {
             if meta.is_dir() {
                 return Err(Failure::error(format!("could not create file {target:?}: it is a directory")));
             }
             if !meta.is_file() {
                 let is_pipe = meta.file_type().is_fifo();
-                let file = if is_pipe { open_pipe(target, caught) } else { open_special(target) }?;
-                return Ok(Self::Special(file, target.into()));
+                return Stream::special(target, is_pipe, signals).map(Self::Stream);
             }
         }
         Aside::create(target).map(Self::Aside)
+    }
+
+    /// True for standard output.
+    pub fn is_stdout(&self) -> bool {
+        matches!(self, Self::Stream(stream) if stream.is_stdout())
     }
 
     /// True when nothing would be left of the result if this process ended now.
@@ -117,29 +91,14 @@ impl Output {
         }
     }
 
-    /// Writes all of `bytes`.
+    /// Writes all of `bytes`; a reader sees them at once, where there can be one.
     ///
     /// # Errors
-    /// A full disk, or a reader that is gone: that one ends the program as SIGPIPE would have.
+    /// A full disk, or a reader that is gone: that one ends the program as SIGPIPE would have. A signal while a reader is waited for.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         match self {
-            Self::Stdout => std::io::stdout().write_all(bytes).map_err(|e| stdout_error(&e)),
-            Self::Special(file, path) => match file.write_all(bytes) {
-                Err(e) if e.kind() == ErrorKind::BrokenPipe => Err(Failure::Signal(Signal::SIGPIPE)),
-                other => other.map_err(|e| Failure::io("write", path, &e)),
-            },
+            Self::Stream(stream) => stream.write(bytes),
             Self::Aside(aside) => aside.write(bytes),
-        }
-    }
-
-    /// Lets a reader see what was written so far, where there can be one.
-    ///
-    /// # Errors
-    /// As [`Output::write`].
-    pub fn flush(&mut self) -> Result<(), Failure> {
-        match self {
-            Self::Stdout => std::io::stdout().flush().map_err(|e| stdout_error(&e)),
-            _ => Ok(()),
         }
     }
 
@@ -150,29 +109,21 @@ impl Output {
     pub fn sync(&mut self) -> Result<(), Failure> {
         match self {
             Self::Aside(aside) => aside.sync(),
-            _ => self.flush(),
+            Self::Stream(_) => Ok(()),
         }
     }
 
-    /// Makes the result stay: flushed, or synced and renamed.
+    /// Makes the result stay: synced and renamed.
     ///
     /// # Errors
     /// As [`Output::write`].
     pub fn finish(mut self) -> Result<(), Failure> {
         self.sync()?;
         match self {
-            Self::Stdout | Self::Special(..) => Ok(()),
+            Self::Stream(_) => Ok(()),
             Self::Aside(aside) => aside.publish(),
         }
     }
-}
-
-/// Why standard output cannot be written to: a reader that is gone ends the program as SIGPIPE would have.
-pub fn stdout_error(e: &std::io::Error) -> Failure {
-    if e.kind() == ErrorKind::BrokenPipe {
-        return Failure::Signal(Signal::SIGPIPE);
-    }
-    Failure::error(format!("could not write to standard output: {e}"))
 }
 
 #[cfg(test)]

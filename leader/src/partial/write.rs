@@ -50,7 +50,7 @@ pub fn write(meta: &Meta, entries: &Entries, output: &mut Output) -> Result<(), 
     let (digest, conserved) = (digest.text(), conserved.text());
     let meta = Meta { keys: entries.count, digest, conserved, ..meta.clone() };
     let json = serde_json::to_string(&meta).map_err(failed)?;
-    let stream = matches!(output, Output::Stdout);
+    let stream = output.is_stdout();
     let mut failure = None;
     let sink = Sink { output, failure: &mut failure };
     let written = if stream {
