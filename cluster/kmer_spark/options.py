@@ -146,7 +146,8 @@ def understand(options: Mapping[str, Any], cores: int) -> Asked:
             "row_per_file": flags["row-per-file"],
         },
     }
-    _rehearse(ask, cut[0])
+    # Of a relation without blocks there is little to look at.
+    _rehearse(ask, next((unit for unit in cut if unit.blocks != (0, 0)), cut[0]))
     return Asked(ask, cut, total)
 
 

@@ -1,6 +1,7 @@
 """Cuts the input into work units: ranges of blocks of heap relations, groups of whole sequence files.
 
-Promises: every block and every file is in exactly one unit; the units are the same whenever the input's sizes are.
+Promises: every block and every file is in exactly one unit, whatever it is called; a relation without blocks has a unit, too. The units are
+the same whenever the input's sizes are.
 Does not open the input; it looks at sizes only, so the paths must be there where the driver runs, too.
 """
 
@@ -27,6 +28,8 @@ class Unit:
 
     def __str__(self) -> str:
         names = ", ".join(repr(path) for path in self.paths[:3])
+        if self.blocks is not None and not self.of:
+            return f"relation {names}, which is empty"
         if self.blocks is not None:
             return f"relation {names}, blocks {self.blocks[0]} to {self.blocks[1] - 1}"
         more = len(self.paths) - 3
@@ -34,7 +37,8 @@ class Unit:
 
     def words(self) -> list[str]:
         """As the engine takes it."""
-        blocks = ["--blocks", f"{self.blocks[0]}..{self.blocks[1]}"] if self.blocks else []
+        # Of none, the engine takes no range.
+        blocks = ["--blocks", f"{self.blocks[0]}..{self.blocks[1]}"] if self.blocks and self.of else []
         return [*blocks, "--", *self.paths]
 
     def plain(self) -> dict[str, Any]:
@@ -48,25 +52,38 @@ class Unit:
         return Unit(tuple(plain["paths"]), tuple(blocks) if blocks else None, plain["of"])
 
 
+def segments(path: str) -> list[tuple[str, os.stat_result]]:
+    """The files of a relation: PATH and its segments PATH.1, PATH.2, ..."""
+    found = [(path, os.stat(path))]
+    while os.path.exists(name := f"{path}.{len(found)}"):
+        found.append((name, os.stat(name)))
+    return found
+
+
 def relation_bytes(path: str) -> int:
-    """The size of a relation with its segments PATH.1, PATH.2, ..."""
-    size, number = os.stat(path).st_size, 1
-    while os.path.exists(f"{path}.{number}"):
-        size += os.stat(f"{path}.{number}").st_size
-        number += 1
-    return size
+    """The size of a relation with its segments."""
+    return sum(file.st_size for _, file in segments(path))
 
 
 def of_relations(paths: list[str], part_size: int) -> list[Unit]:
     """Ranges of at most `part_size` bytes, but at least a block; those of one relation differ by a block at most."""
-    units = []
+    units, seen = [], dict[tuple[int, int], str]()
     for path in (os.path.abspath(path) for path in paths):
+        for name, file in segments(path):
+            # By whatever name, and through whatever link.
+            identity = file.st_dev, file.st_ino
+            if identity in seen:
+                raise ValueError(
+                    f"--relation: expected each file once, found {name!r} in relation {seen[identity]!r}, too"
+                    " (name the first file of a relation alone)"
+                )
+            seen[identity] = path
         blocks, rest = divmod(relation_bytes(path), BLOCK)
-        if rest or not blocks:
+        if rest:
             raise ValueError(
                 f"relation {path!r}: expected blocks of {BLOCK} bytes, found {rest} bytes beside {blocks}"
             )
-        parts = -(-blocks // max(1, part_size // BLOCK))
+        parts = max(1, -(-blocks // max(1, part_size // BLOCK)))
         ends = [blocks * part // parts for part in range(parts + 1)]
         units += [Unit((path,), (start, end), blocks) for start, end in pairwise(ends)]
     return units

@@ -69,6 +69,11 @@ def test_the_bytes_are_those_of_one_machine(
     ]:
         run(spark, scratch, f"--files {' '.join(files)} --part-size 9K {words}", output)
         assert output.read_bytes() == leader("-q", *words.split(), *files), words
+    empty = tmp_path / "empty"
+    empty.touch()
+    for relations, alike in [(f"{empty} {KLEBS}", KLEBS), (str(empty), empty)]:
+        run(spark, scratch, f"--relation {relations} -R 0.001", output)
+        assert output.read_bytes() == leader("-q", "-R", "0.001", str(alike)), relations
     forms(spark, scratch, tmp_path)
     frames(spark, scratch)
 

@@ -1,5 +1,6 @@
 """Pieces, units, facts and options, each beside a naive counterpart; no engine and no Spark."""
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -89,10 +90,36 @@ def test_every_block_is_in_one_unit(tmp_path: Path) -> None:
         most = max(1, part_size // 8192)
         assert all(0 < unit.blocks[1] - unit.blocks[0] <= most for unit in found if unit.blocks)
     assert "blocks 0 to 10" in str(found[0]) and units.Unit.of_plain(found[0].plain()) == found[0]
+    # One without blocks is counted whole, as no range is of it.
+    empty = tmp_path / "empty"
+    empty.touch()
+    nothing, *others = units.of_relations([str(empty), str(relation)], 1 << 30)
+    assert nothing.words() == ["--", str(empty)] and nothing.blocks == (0, 0) and len(others) == 1
+    assert str(nothing) == f"relation '{empty}', which is empty"
     relation.write_bytes(bytes(100))
     (tmp_path / "r.1").unlink()
     with pytest.raises(ValueError, match="expected blocks of 8192 bytes, found 100 bytes"):
         units.of_relations([str(relation)], 1 << 20)
+
+
+def test_no_block_is_counted_twice(tmp_path: Path) -> None:
+    names = ["r", "r.1", "r.2", "s", "linked", "w/up"]
+    (tmp_path / "w").mkdir()
+    relation, segment, _, other, linked, upwards = (str(tmp_path / name) for name in names)
+    for name in names[:4]:
+        (tmp_path / name).write_bytes(bytes(8192))
+    os.link(relation, linked)
+    os.symlink("../r", upwards)
+    assert len(units.of_relations([relation, other], 1 << 20)) == 2
+    for same in (relation, f"{tmp_path}/w/../r", linked, upwards):
+        with pytest.raises(ValueError, match=r"expected each file once, found .* in relation .*/r', too"):
+            units.of_relations([relation, other, same], 1 << 20)
+    # As a pattern brings it: in either order.
+    for paths in ([relation, segment], [segment, relation]):
+        with pytest.raises(
+            ValueError, match=r"found '.*/r\.1' in relation '.*/r(\.1)?', too \(name the first"
+        ):
+            units.of_relations(paths, 1 << 20)
 
 
 def test_every_file_is_in_one_group(tmp_path: Path) -> None:
