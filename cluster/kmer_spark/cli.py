@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from . import __version__, engine, options, ship, write
+from . import __version__, engine, options, place, ship, write
 from .job import Counting
 from .totals import ROWS, Rule, facts, head
 
@@ -108,6 +108,8 @@ def check(args: argparse.Namespace, rule: Rule) -> None:
     if (args.output is None) == (args.jdbc is None):
         raise options.UsageError("expected either --output or --jdbc")
     if args.jdbc is None:
+        if args.format == "parquet" and args.output == "-":
+            raise options.UsageError("--output: expected a directory for the form parquet, found -")
         return
     if args.table_oid is None:
         raise options.UsageError("--table-oid: expected the OID of the table, found none")
@@ -121,6 +123,20 @@ def check(args: argparse.Namespace, rule: Rule) -> None:
         )
 
 
+def check_places(args: argparse.Namespace) -> None:
+    """The files that are to be written: in nobody's place, and where they can be made. `count` looks at what Spark writes."""
+    outputs = [("--histogram", args.histogram)] if args.histogram is not None else []
+    if args.output is not None:
+        # Of another file system it is in no file's place here.
+        local = args.format != "parquet" or not re.match(r"(?!file:)[A-Za-z][\w+.-]*:", args.output)
+        plain = args.output.removeprefix("file:") if args.format == "parquet" else args.output
+        outputs = [*([("-o", plain)] if local else []), *outputs]
+    place.refuse_same(outputs, place.of_relations(args.relation or [], args.toast), args.files or [])
+    for option, path in outputs:
+        if option != "-o" or args.format != "parquet":
+            place.check(path)
+
+
 def run(args: argparse.Namespace) -> int:
     """Counts, writes, gives the exit code."""
     from pyspark import SparkConf
@@ -129,6 +145,7 @@ def run(args: argparse.Namespace) -> int:
     rule = rule_of(args)
     check(args, rule)
     options.understand(_named(args), 1)
+    check_places(args)
     conf = SparkConf()
     missing = [(name, value) for name, value in CONF.items() if not conf.contains(name)]
     spark = SparkSession.builder.appName("kmer-leader").config(conf=conf.setAll(missing)).getOrCreate()
@@ -144,10 +161,26 @@ def _named(args: argparse.Namespace) -> dict[str, Any]:
     return {name.replace("_", "-"): value for name, value in vars(args).items()}
 
 
+def _column(args: argparse.Namespace) -> str | None:
+    """The name of a relation's column, where that is known before the engine has read anything: typed, in the sidecar, or the default."""
+    if args.relation is None or (args.column is None and args.schema is not None):
+        return None
+    beside = place.sidecar(args.relation[0])
+    named = args.column or beside.get("column") or ("seq" if not beside else None)
+    # It may be a number.
+    return None if named is None or re.fullmatch("[0-9]*", named) else str(named)
+
+
 def count(spark: Any, args: argparse.Namespace, rule: Rule) -> int:
     """The count in a session."""
     cores = spark.sparkContext.defaultParallelism
     asked = options.understand(_named(args), cores)
+    if args.jdbc:
+        expect = asked.ask["expect"]
+        tables = write.Tables(spark, args.jdbc, {})
+        tables.check(args.table_oid, _column(args), expect["k"], expect["occur_bitlen"], args.replace)
+    elif args.format == "parquet":
+        write.check_parquet(spark, args.output)
     counting = Counting(spark, asked.ask, asked.units, asked.bucket_bits(args.partitions, cores))
     totals = counting.totals()
     known = counting.reduce(rule, totals)
@@ -156,7 +189,7 @@ def count(spark: Any, args: argparse.Namespace, rule: Rule) -> int:
     if args.jdbc or args.format == "parquet":
         table = write.frame(spark, counting, rule, k, occur_bitlen, totals["counts"])
         if args.jdbc:
-            write.Tables(spark, args.jdbc, {}).save(table, args.table_oid, found, args.replace)
+            tables.save(table, args.table_oid, found, args.replace)
         else:
             write.parquet(spark, table, args.output, found)
     else:

@@ -1,6 +1,6 @@
 """Writes a result: as the local engine's TSV, as Parquet, or into pg_kmersearch's tables by JDBC.
 
-- TSV: one file where the driver runs, the bytes of `kmer-leader -o FILE`; it appears whole or not at all.
+- TSV: one file where the driver runs, the bytes of `kmer-leader -o FILE`; it appears whole or not at all (`place`).
 - Parquet: a directory for Spark to read, columns kmer, uintkey (the key's bits as a bigint) and the counts; in `_facts.json` beside the
   parts, the facts. Spark's own committer makes it whole: `_SUCCESS` comes last.
 - Tables: executors write to a table of this run's own, whatever is tried twice; then one transaction replaces the analysis, after a look
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
@@ -20,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as csv
 
+from . import place
 from .job import PIECE, Counting
 from .pack import Keys, pack, unpack
 from .totals import Rule
@@ -34,8 +34,8 @@ def letters(keys: Keys, k: int, occur_bitlen: int) -> pa.Array:
     """The k-mers as text."""
     kmers = keys >> np.uint64(occur_bitlen)
     text = np.empty((len(keys), k), np.uint8)
-    for place in range(k):
-        text[:, place] = LETTERS[(kmers >> np.uint64(2 * (k - 1 - place))) & np.uint64(3)]
+    for at in range(k):
+        text[:, at] = LETTERS[(kmers >> np.uint64(2 * (k - 1 - at))) & np.uint64(3)]
     return pa.array(text.reshape(-1).view(f"S{k}"), pa.binary()).cast(pa.string())
 
 
@@ -68,25 +68,24 @@ def lines(counting: Counting, rule: Rule, k: int, occur_bitlen: int, reported: i
 
 
 def file(path: str, parts: Iterable[bytes]) -> None:
-    """A file that appears whole or not at all; `-` is standard output."""
+    """A file that appears whole or not at all; `-` is standard output, and a device or a named pipe is written to."""
     if path == "-":
         import sys
 
         _all(sys.stdout.buffer, parts)
         sys.stdout.buffer.flush()
         return
-    handle, aside = tempfile.mkstemp(
-        prefix=f".{os.path.basename(path)}.", suffix=".tmp", dir=os.path.dirname(path) or "."
-    )
+    if place.is_stream(path):
+        with os.fdopen(os.open(path, os.O_WRONLY), "wb") as output:
+            _all(output, parts)
+        return
+    handle, aside, target = place.aside(path)
     try:
         with os.fdopen(handle, "wb") as output:
             _all(output, parts)
             output.flush()
             os.fsync(output.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(aside, 0o666 & ~mask)
-        os.rename(aside, path)
+        os.rename(aside, target)
     except BaseException:
         os.unlink(aside)
         raise
@@ -124,14 +123,32 @@ def frame(spark: Any, counting: Counting, rule: Rule, k: int, occur_bitlen: int,
     return packed.mapInArrow(unpacked, f"kmer string, uintkey bigint, {counts_name} bigint")
 
 
+def _hadoop(spark: Any, *path: str) -> tuple[Any, Any]:
+    """A path as Spark has it, and its file system."""
+    where = spark._jvm.org.apache.hadoop.fs.Path(*path)
+    return where, where.getFileSystem(spark._jsc.hadoopConfiguration())
+
+
+def check_parquet(spark: Any, path: str) -> None:
+    """Whether a directory can be made there: told before anything is counted."""
+    where, system = _hadoop(spark, path)
+    if system.exists(where):
+        raise OSError(
+            f"could not create directory {path!r}: it is there already (name another, or remove it)"
+        )
+
+
 def parquet(spark: Any, table: Any, path: str, found: dict[str, Any]) -> None:
     """A directory of Parquet files with the facts."""
     table.write.parquet(path)
-    jvm, conf = spark._jvm, spark._jsc.hadoopConfiguration()
-    where = jvm.org.apache.hadoop.fs.Path(path, "_facts.json")
-    stream = where.getFileSystem(conf).create(where)
+    where, system = _hadoop(spark, path, "_facts.json")
+    stream = system.create(where)
     stream.write(bytearray(json.dumps(found, indent=2).encode() + b"\n"))
     stream.close()
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 class Tables:
@@ -170,12 +187,30 @@ class Tables:
         finally:
             connection.close()
 
+    @staticmethod
+    def _same(oid: int, column: str, k: int, occur_bitlen: int) -> str:
+        """Which rows are of an analysis."""
+        of_table = f"table_oid = {oid} AND column_name = {_quoted(column)}"
+        return f"{of_table} AND kmer_size = {k} AND occur_bitlen = {occur_bitlen}"
+
+    def _there(self, oid: int, column: str, k: int, occur_bitlen: int) -> str:
+        """An error if the analysis is there; there may be no table yet, which a statement that is not run need not find."""
+        return f"""DO $$ BEGIN IF to_regclass('{self.META}') IS NOT NULL THEN
+            IF EXISTS (SELECT FROM {self.META} WHERE {self._same(oid, column, k, occur_bitlen)}) THEN RAISE EXCEPTION
+            'table {oid}: an analysis with k {k} and occur_bitlen {occur_bitlen} is there already (--replace)';
+            END IF; END IF; END $$"""
+
+    def check(self, oid: int, column: str | None, k: int, occur_bitlen: int, replace: bool) -> None:
+        """Whether it could be saved now: told before anything is counted. Which column it is may not be known yet."""
+        known = column is not None and not replace
+        self.run([self._there(oid, column or "", k, occur_bitlen) if known else "SELECT 1"])
+
     def save(self, table: Any, oid: int, found: dict[str, Any], replace: bool) -> None:
         """Saves the analysis of this table, column, k and occur_bitlen; one that is there is an error unless it is to be replaced."""
         aside = f"kmer_spark_{uuid.uuid4().hex}"
-        column = "'" + found["column"].replace("'", "''") + "'"
-        key = f"{oid}, {column}, {found['k']}, {found['occur_bitlen']}"
-        same = f"table_oid = {oid} AND column_name = {column} AND kmer_size = {found['k']} AND occur_bitlen = {found['occur_bitlen']}"
+        analysis = oid, found["column"], found["k"], found["occur_bitlen"]
+        key = f"{oid}, {_quoted(found['column'])}, {found['k']}, {found['occur_bitlen']}"
+        same = self._same(*analysis)
         rate, nrow = found["max_appearance_rate"], found["max_appearance_nrow"]
         self.run(
             [
@@ -189,13 +224,10 @@ class Tables:
             expected = found["kmers_reported"]
             check = f"""DO $$ BEGIN IF (SELECT count(DISTINCT uintkey) FROM {aside}) <> {expected}
                 THEN RAISE EXCEPTION 'table {aside}: expected {expected} k-mers, found others'; END IF; END $$"""
-            there = f"""DO $$ BEGIN IF EXISTS (SELECT FROM {self.META} WHERE {same}) THEN RAISE EXCEPTION
-                'table {oid}: an analysis with k {found["k"]} and occur_bitlen {found["occur_bitlen"]} is there already (--replace)';
-                END IF; END $$"""
             self.run(
                 [
                     f"LOCK TABLE {self.META} IN SHARE ROW EXCLUSIVE MODE",
-                    *([] if replace else [there]),
+                    *([] if replace else [self._there(*analysis)]),
                     check,
                     f"DELETE FROM {self.HIGHFREQ} WHERE {same}",
                     f"""INSERT INTO {self.HIGHFREQ} ({self.KEYS}, uintkey, appearance_nrow, detection_reason)

@@ -101,6 +101,9 @@ def forms(spark: Any, scratch: Path, directory: Path) -> None:
     rows = sorted(parquet.read_table(output).to_pylist(), key=lambda row: row["uintkey"])
     assert rows == expected["kmers"] and len(rows) > 100
     assert json.loads((output / "_facts.json").read_text()) == expected["facts"]
+    # One that is there is told before anything is counted.
+    with pytest.raises(OSError, match=r"could not create directory .* it is there already"):
+        run(spark, scratch, f"--relation {KLEBS} -F parquet --engine /nonexistent/kmer-leader", output)
     # 64 bits do not fit a bigint but for their bits; top is of all parts together.
     output = directory / "top.parquet"
     run(spark, scratch, f"--relation {KLEBS} --part-size 200K -k 32 --top 50 -F parquet", output)

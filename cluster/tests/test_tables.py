@@ -139,9 +139,10 @@ def test_the_tables_are_as_the_script_makes_them(
     for words in ("-k 32 -R 0.001", "-k 12 -b 2 -R 0.01 -N 40"):
         ask(leader("-q", *words.split(), "-F", "sql", "--table-oid", "4242", str(KLEBS)).decode())
     assert found == (ask(rows), ask(meta)) and found[0].count("\n") > 900 and found[1].count("\n") == 2
-    # An analysis that is there stays, unless it is to be replaced.
-    with pytest.raises(Exception, match="an analysis with k 32 and occur_bitlen 0 is there already"):
-        save("-k 32 -R 0.01")
+    # An analysis that is there stays, unless it is to be replaced. It is told before anything is counted, where the column's name is known.
+    for words in ("-k 32 -R 0.01 --engine /nonexistent/kmer-leader", "-k 32 -R 0.01 -c 3"):
+        with pytest.raises(Exception, match="an analysis with k 32 and occur_bitlen 0 is there already"):
+            save(words)
     assert (ask(rows), ask(meta)) == found
     assert save("-k 32 -R 0.01 --replace") == 0
     assert ask(rows).count("\n") < found[0].count("\n") and "|32|0|0.01|0" in ask(meta)
