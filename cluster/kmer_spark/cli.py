@@ -34,18 +34,22 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "-N",
         "--max-appearance-nrow",
-        type=int,
+        type=_whole,
         metavar="ROWS",
         help="rows, if that is fewer; 0: no such limit",
     )
     made.add_argument("--all", action="store_true", help="report every k-mer")
     made.add_argument(
-        "--min-rows", "--min-count", type=int, metavar="ROWS", help="report k-mers in at least so many rows"
+        "--min-rows",
+        "--min-count",
+        type=_whole,
+        metavar="ROWS",
+        help="report k-mers in at least so many rows",
     )
     made.add_argument(
-        "--max-rows", "--max-count", type=int, metavar="ROWS", help="report k-mers in at most so many rows"
+        "--max-rows", "--max-count", type=_whole, metavar="ROWS", help="report k-mers in at most so many rows"
     )
-    made.add_argument("--top", type=int, metavar="N", help="report the N k-mers in the most rows")
+    made.add_argument("--top", type=_whole, metavar="N", help="report the N k-mers in the most rows")
     made.add_argument("--sort", choices=("kmer", "count"), default="kmer", help="order of a TSV report")
     made.add_argument(
         "--histogram", metavar="FILE", help="how many k-mers are in how many rows, to a file of the driver's"
@@ -58,11 +62,11 @@ def parser() -> argparse.ArgumentParser:
         help="a file where the driver runs (tsv, - is standard output), or a directory that Spark writes (parquet)",
     )
     made.add_argument("--jdbc", metavar="URL", help="save into pg_kmersearch's tables of a PostgreSQL server")
-    made.add_argument("--table-oid", type=int, metavar="OID", help="OID of the table, with --jdbc")
+    made.add_argument("--table-oid", type=_whole, metavar="OID", help="OID of the table, with --jdbc")
     made.add_argument("--replace", action="store_true", help="replace an analysis that is there, with --jdbc")
     made.add_argument(
         "--partitions",
-        type=int,
+        type=_whole,
         metavar="N",
         help="ranges of keys that are added up, a power of two [default: by the input's size]",
     )
@@ -71,10 +75,25 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _rate(text: str) -> float:
-    rate = float(text)
+    # Python's own numbers may have blanks and underscores.
+    plain = re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", text, re.IGNORECASE)
+    rate = float(text) if plain else -1
     if not 0 <= rate <= 1:
-        raise argparse.ArgumentTypeError("expected a number from 0 to 1")
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, found {text!r}")
     return rate
+
+
+def _whole(text: str) -> int:
+    if not re.fullmatch("[+-]?[0-9]{1,40}", text):
+        raise argparse.ArgumentTypeError(f"expected a whole number, found {text!r}")
+    return int(text)
+
+
+def _within(args: argparse.Namespace, name: str, least: int, most: int) -> None:
+    found = getattr(args, name)
+    if found is not None and not least <= found <= most:
+        expected = f"expected a number from {least} to {most}, found {found}"
+        raise options.UsageError(f"--{name.replace('_', '-')}: {expected}")
 
 
 def rule_of(args: argparse.Namespace) -> Rule:
@@ -87,12 +106,8 @@ def rule_of(args: argparse.Namespace) -> Rule:
             "--max-appearance-rate, --max-appearance-nrow: expected counts of rows, found occurrences"
         )
     for name in ("min_rows", "max_rows", "top"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise options.UsageError(
-                f"--{name.replace('_', '-')}: expected at least 1, found {getattr(args, name)}"
-            )
-    if nrow is not None and nrow < 0:
-        raise options.UsageError(f"--max-appearance-nrow: expected a number of rows, found {nrow}")
+        _within(args, name, 1, (1 << 64) - 1)
+    _within(args, "max_appearance_nrow", 0, (1 << 31) - 1)
     if rate is not None and not 0 <= rate <= 1:
         raise options.UsageError(f"--max-appearance-rate: expected 0 to 1, found {rate}")
     if args.min_rows is not None and args.max_rows is not None and args.min_rows > args.max_rows:
@@ -107,6 +122,8 @@ def check(args: argparse.Namespace, rule: Rule) -> None:
     """What can be told wrong before anything runs."""
     if (args.output is None) == (args.jdbc is None):
         raise options.UsageError("expected either --output or --jdbc")
+    _within(args, "partitions", 1, 1 << 20)
+    _within(args, "table_oid", 1, (1 << 32) - 1)
     if args.jdbc is None:
         if args.format == "parquet" and args.output == "-":
             raise options.UsageError("--output: expected a directory for the form parquet, found -")

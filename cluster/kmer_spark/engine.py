@@ -19,6 +19,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,17 @@ from .pack import Counts, Keys
 from .units import Unit
 
 META_KEY = b"kmer-leader.partial"
+USAGE = 2
+"""Exit code of a wrong command line."""
 SKIPPED = 3
 """Exit code of a whole result but for damage that was skipped."""
+OF_THIS_NODE = (
+    "no room in ",
+    " of shared-memory segment ",
+    "memory: expected at least ",
+    "Too many open files",
+)
+"""What the engine says of a node where it cannot run; others may have what that one lacks."""
 PR_SET_PDEATHSIG = 1
 
 Ask = dict[str, Any]
@@ -108,7 +118,8 @@ def count(ask: Ask, unit: Unit, done: Callable[[dict[str, Any]], None]) -> Itera
     found = version(path)
     if found != ask["version"]:
         raise EngineError(f"{where}: expected {ask['version']!r}, as where the driver runs, found {found!r}")
-    words = [path, "-q", *ask["words"], "-j", str(ask["workers"] or _cpus()), "--partial", "-", *unit.words()]
+    workers = _cpus() if ask["workers"] is None else ask["workers"]
+    words = [path, "-q", *ask["words"], "-j", str(workers), "--partial", "-", *unit.words()]
     libc = ctypes.CDLL(None)
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
@@ -141,11 +152,21 @@ def count(ask: Ask, unit: Unit, done: Callable[[dict[str, Any]], None]) -> Itera
     done(meta)
 
 
-def rehearse(path: str, ask: Ask, unit: Unit) -> str | None:
-    """What the engine finds wrong with the command line for a unit, without counting it: it is told before a job begins."""
+@dataclass(frozen=True)
+class Wrong:
+    """What the engine finds wrong with a command line, or with what it is to read."""
+
+    text: str
+    is_usage: bool
+
+
+def rehearse(path: str, ask: Ask, unit: Unit) -> Wrong | None:
+    """What the engine finds wrong with the count of a unit, without counting it: it is told before a job begins."""
     words = [path, "-q", "--dry-run", *ask["words"], "--partial", "-", *unit.words()]
-    ended = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    return f"{unit}: {ended.stderr.strip()}" if ended.returncode == 2 else None
+    ended = subprocess.run(words, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
+    if ended.returncode <= 0 or any(text in ended.stderr for text in OF_THIS_NODE):
+        return None
+    return Wrong(f"{unit}: {ended.stderr.strip()}", ended.returncode == USAGE)
 
 
 def _cpus() -> int:

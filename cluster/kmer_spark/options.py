@@ -58,7 +58,7 @@ class Asked:
     """Of the input."""
 
     def bucket_bits(self, partitions: int | None, cores: int) -> int:
-        """Bits of the number of buckets: as many as typed, or twice the cores and at most 8 million entries in each."""
+        """Bits of the number of buckets: as many as typed, from one to 2^20, or twice the cores and at most 8 million entries in each."""
         # A base takes two bits of a relation: an upper bound, since rows share k-mers.
         entries = self.bytes * (4 if self.units[0].blocks else 1)
         wanted = partitions or min(1 << 16, max(2 * cores, -(-entries // (8 << 20))))
@@ -106,9 +106,18 @@ def whole(options: Mapping[str, Any], name: str, default: int, least: int, most:
     text = options.get(name)
     if text is None:
         return default
-    if not str(text).isdigit() or not least <= int(text) <= most:
+    # As the engine reads it.
+    if not re.fullmatch(r"\+?[0-9]+", str(text)) or not least <= int(text) <= most:
         raise UsageError(f"--{name}: expected a number from {least} to {most}, found {text!r}")
     return int(text)
+
+
+def flag(options: Mapping[str, Any], name: str) -> bool:
+    """Yes or no among the options; no where it is not there."""
+    text = str(options.get(name) or False).lower()
+    if text not in ("true", "1", "yes", "false", "0", "no"):
+        raise UsageError(f"--{name}: expected true or false, found {text!r}")
+    return text in ("true", "1", "yes")
 
 
 def understand(options: Mapping[str, Any], cores: int) -> Asked:
@@ -119,7 +128,7 @@ def understand(options: Mapping[str, Any], cores: int) -> Asked:
     counted = str(options.get("count") or "rows")
     if counted not in ("rows", "occurrences"):
         raise UsageError(f"--count: expected rows or occurrences, found {counted!r}")
-    flags = {name: str(options.get(name) or False).lower() in ("true", "1", "yes") for name in FLAGS}
+    flags = {name: flag(options, name) for name in FLAGS}
     words = [
         f"--{name}={_path(name, str(options[name]))}" for name in VALUES if options.get(name) is not None
     ]
@@ -135,7 +144,7 @@ def understand(options: Mapping[str, Any], cores: int) -> Asked:
         "engine": options.get("engine"),
         "version": f"kmer-leader {__version__}",
         "words": words,
-        "workers": whole(options, "workers", 0, 1, 1024) or None,
+        "workers": whole(options, "workers", 0, 0, 1024) if options.get("workers") is not None else None,
         "skip": options.get("on-error") == "skip",
         "key_bits": 2 * k + occur,
         "expect": {
@@ -160,7 +169,7 @@ def _rehearse(ask: engine.Ask, unit: units.Unit) -> None:
         return
     wrong = engine.rehearse(path, ask, unit)
     if wrong:
-        raise UsageError(wrong)
+        raise (UsageError if wrong.is_usage else ValueError)(wrong.text)
 
 
 def _path(name: str, value: str) -> str:

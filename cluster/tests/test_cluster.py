@@ -118,7 +118,7 @@ def frames(spark: Any, scratch: Path) -> None:
     options = {
         "relation": str(KLEBS),
         "k": "8",
-        "part-size": "150K",
+        "Part_Size": "150K",
         "segment-dir": str(scratch / "segments"),
     }
     read = spark.read.format("kmers").options(**options)
@@ -139,6 +139,13 @@ def frames(spark: Any, scratch: Path) -> None:
     for name in ("total_rows", "rows_null", "rows_short", "windows_skipped"):
         assert f"# {name}: {found[name]}\n" in head
     assert facts.where("fact is null").count() == len(expected)
+    # A name that is no option's is told, and one with _ is one with -.
+    for more, told in [
+        ({"part_sizes": "9K"}, r"option 'part_sizes': expected .* found another \(part-size\)"),
+        ({"Kmer_Size": "21"}, "option 'kmer-size': expected it once, found it twice"),
+    ]:
+        with pytest.raises(Exception, match=told):
+            spark.read.format("kmers").options(**options | more).load()
     letters = "translate(lpad(conv(uintkey, 10, 4), 8, '0'), '0123', 'ACGT') as kmer"
     best = (
         read.load().groupBy("uintkey").sum("appearance_nrow").orderBy("sum(appearance_nrow)", ascending=False)

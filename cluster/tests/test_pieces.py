@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cluster import ENGINE
+from cluster import ENGINE, KLEBS
 
 import kmer_spark
-from kmer_spark import cli, engine, options, pack, totals, units, write
+from kmer_spark import cli, engine, options, pack, source, totals, units, write
 from kmer_spark.job import keep
 
 
@@ -221,11 +221,93 @@ def test_what_is_asked_wrongly_is_told(tmp_path: Path) -> None:
     assert options.size("512M") == 512 << 20 and options.size("2GiB") == 2 << 30 and options.size("77") == 77
 
 
+def test_options_of_the_data_source() -> None:
+    typed = {"Kmer_Size": "21", "ROW-PER-FILE": "true", "c": "seq", "option.k": "3", "owner": "me"}
+    assert source.named(typed) == {"kmer-size": "21", "row-per-file": "true", "column": "seq"}
+    for name in source.NAMES:
+        assert source.named({name.replace("-", "_").upper(): "x"}) == {name: "x"}
+    for name, hint in [
+        ("kmersize", " (kmer-size)"),
+        ("row_per_files", " (row-per-file)"),
+        ("relations", " (relation)"),
+        ("path", " (relation or files)"),
+        ("max_appearance_rate", ""),
+    ]:
+        with pytest.raises(options.UsageError) as caught:
+            source.named({"relation": "r", name: "x"})
+        assert str(caught.value) == f"option {name!r}: expected one of the command's, found another{hint}"
+    with pytest.raises(options.UsageError, match="option 'kmer-size': expected it once, found it twice"):
+        source.named({"k": "21", "kmer_size": "21"})
+    assert options.flag({"facts": "TRUE"}, "facts") and not options.flag({}, "facts")
+    with pytest.raises(options.UsageError, match="--facts: expected true or false, found 'ture'"):
+        options.flag({"facts": "ture"}, "facts")
+
+
+def test_the_engine_tells_what_it_would_stumble_over(tmp_path: Path) -> None:
+    good = {"relation": str(KLEBS), "engine": str(ENGINE)}
+    with pytest.raises(
+        ValueError, match=r"blocks 0 to 56: kmer-leader: error: column .nope. does not"
+    ) as caught:
+        options.understand(good | {"column": "nope"}, 2)
+    assert not isinstance(caught.value, options.UsageError)
+    # But what only this node lacks is no matter.
+    assert options.understand(good | {"segment-dir": str(tmp_path / "none")}, 2).units
+    engine_here = tmp_path / "kmer-leader"
+    engine_here.write_text(
+        f'#!/bin/bash\n[ "$1" != -V ] || exec {ENGINE} -V\necho "no room in /dev/shm" >&2; exit 1\n'
+    )
+    engine_here.chmod(0o755)
+    assert options.understand(good | {"engine": str(engine_here)}, 2).units
+
+
+def test_numbers_as_the_engine_reads_them(capsys: pytest.CaptureFixture[str]) -> None:
+    good = {"relation": str(KLEBS), "engine": "/nonexistent/kmer-leader"}
+    asked = options.understand(good | {"kmer-size": "+16", "occur-bitlen": "+1", "workers": "0"}, 2)
+    assert (
+        asked.ask["expect"]["k"] == 16
+        and asked.ask["workers"] == 0
+        and "--kmer-size=+16" in asked.ask["words"]
+    )
+    assert options.understand(good, 2).ask["workers"] is None
+    for text in ("1_6", " 16", "\u0661\u0666", "", "-16", "16.0"):
+        with pytest.raises(options.UsageError, match="--kmer-size: expected a number from 4 to 32"):
+            options.understand(good | {"kmer-size": text}, 2)
+
+    def parsed(*words: str) -> totals.Rule:
+        args = cli.parser().parse_args(["--relation", "r", "--output", "o", *words])
+        rule = cli.rule_of(args)
+        cli.check(args, rule)
+        return rule
+
+    assert parsed("-R", "1e-3", "-N", "+5") == totals.Rule(rate=0.001, nrow=5)
+    assert parsed("-R", ".5", "-N", "2147483647").rate == 0.5
+    for words, told in [
+        ("-R 0.1_0", "expected a number from 0 to 1, found '0.1_0'"),
+        ("-R nan", "expected a number from 0 to 1, found 'nan'"),
+        ("-R 1.5", "expected a number from 0 to 1, found '1.5'"),
+        ("-R .", "expected a number from 0 to 1, found '.'"),
+        ("-N 1_0", "expected a whole number, found '1_0'"),
+        ("--partitions many", "expected a whole number, found 'many'"),
+    ]:
+        with pytest.raises(SystemExit) as ended:
+            parsed(*words.split())
+        assert ended.value.code == 2 and told in capsys.readouterr().err, words
+    for words, told in [
+        ("-N 2147483648", "--max-appearance-nrow: expected a number from 0 to 2147483647, found 2147483648"),
+        ("--partitions 0", "--partitions: expected a number from 1 to 1048576, found 0"),
+        ("--partitions -4", "--partitions: expected a number from 1 to 1048576, found -4"),
+        ("--top 18446744073709551616", "--top: expected a number from 1 to 18446744073709551615, found 1"),
+        ("--table-oid 0", "--table-oid: expected a number from 1 to 4294967295, found 0"),
+    ]:
+        with pytest.raises(options.UsageError, match=told):
+            parsed(*words.split())
+
+
 def test_rules_that_no_engine_would_take_are_refused() -> None:
     for words, told in [
-        (["-N", "-5"], "--max-appearance-nrow: expected a number of rows, found -5"),
+        (["-N", "-5"], "--max-appearance-nrow: expected a number from 0 to 2147483647, found -5"),
         (["--min-rows", "5", "--max-rows", "2"], "found 5 and 2"),
-        (["--top", "0"], "--top: expected at least 1"),
+        (["--top", "0"], "--top: expected a number from 1 to"),
     ]:
         args = cli.parser().parse_args(["--relation", "r", "--output", "o", *words])
         with pytest.raises(options.UsageError, match=told):
