@@ -20,7 +20,7 @@ places() {
 }
 here=${KMER_SPARK_DIR:-}
 if [ -z "$here" ]; then
-    while [ -z "$here" ] && read -r place; do
+    while [ -z "$here" ] && IFS= read -r place; do
         [ ! -e "$place/kmer_spark.py" ] || here=$place
     done < <(places)
     [ -n "$here" ] || fail 2 "kmer_spark.py: expected it beside slurm.sh or where it was submitted, found none (KMER_SPARK_DIR)"
@@ -30,7 +30,7 @@ fi
 SPARK_HOME=${SPARK_HOME:-$(python3 -c 'import os, pyspark; print(os.path.dirname(pyspark.__file__))')}
 export SPARK_HOME
 
-scratch= submit= workers= master=
+scratch='' submit='' workers='' master=''
 # How long the workers may take to end by themselves, in tenths of a second; Slurm kills what is there 30 s after its SIGTERM.
 patience=150
 finish() {
