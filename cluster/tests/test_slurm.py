@@ -57,6 +57,8 @@ def environment(scratch: Path, tmp_path: Path) -> dict[str, str]:
         "SLURM_JOB_NODELIST": "here",
         "SLURM_JOB_NUM_NODES": "2",
         "SPARK_DAEMON_MEMORY": "256m",
+        # What a driver that is killed leaves goes with the tests.
+        "SPARK_SUBMIT_OPTS": f"-Djava.io.tmpdir={scratch}",
         "KMER_SPARK_CONF": "--conf spark.executor.memory=512m --conf spark.driver.memory=512m",
     }
 
