@@ -210,7 +210,7 @@ fn a_part_is_the_same_whatever_happens_to_its_workers() {
 }
 
 /// Reads all of a part.
-fn read(path: &Path) -> Result<Vec<(u64, u32)>, String> {
+fn read(path: &Path) -> Result<(String, Vec<(u64, u32)>), String> {
     let text = |failure: kmer_leader::failure::Failure| {
         failure.message().map_or_else(String::new, |m| m.error.clone())
     };
@@ -219,40 +219,77 @@ fn read(path: &Path) -> Result<Vec<(u64, u32)>, String> {
     while let Some(entry) = part.next_entry().map_err(text)? {
         entries.push(entry);
     }
-    Ok(entries)
+    Ok((format!("{:?}", part.meta), entries))
 }
 
+/// Every bit and every length of a small part, and some of a large one.
 #[test]
 fn altered_parts_are_an_error() {
     let dir = tempfile::tempdir().expect("a directory");
-    for name in ["x.arrow", "x.parquet"] {
-        let path = part(&dir, name, "-k 16 --blocks 0..2", &[Path::new(KLEBS)]);
-        let (good, entries) = (fs::read(&path).expect("a part"), read(&path).expect("whole"));
-        assert!(entries.len() > 10_000);
-        let (mut rng, mut refused) = (Rng::new(91), 0);
-        for round in 0..300 {
-            let mut bytes = good.clone();
-            match round % 3 {
-                0 => bytes.truncate(rng.below(good.len())),
-                // Where the meta data is, and anywhere.
-                1 => bytes[rng.below(3000.min(good.len()))] ^= 1 << rng.below(8),
-                _ => {
-                    let at = good.len() - 1 - rng.below(if round % 2 == 0 { good.len() } else { 3000 });
-                    bytes[at] ^= 1 << rng.below(8);
-                }
-            }
-            fs::write(&path, &bytes).expect("written");
+    let small = dir.path().join("small.fa");
+    fs::write(&small, ">a\nACGTTGCAACG\n>b\nTTGCAACGT\n").expect("written");
+    for name in ["x.arrow", "x.parquet", "small.arrow", "small.parquet"] {
+        let is_small = name.starts_with("small");
+        let path = match is_small {
+            true => part(&dir, name, "-k 5", &[&small]),
+            false => part(&dir, name, "-k 16 --blocks 0..2", &[Path::new(KLEBS)]),
+        };
+        let (good, whole) = (fs::read(&path).expect("a part"), read(&path).expect("whole"));
+        assert!(whole.1.len() > if is_small { 5 } else { 10_000 });
+        let (mut rng, mut tried, mut refused) = (Rng::new(91), 0, 0);
+        let mut check = |bytes: &[u8], what: &str| {
+            fs::write(&path, bytes).expect("written");
+            tried += 1;
             match read(&path) {
-                Ok(found) => assert!(found == entries, "{name}, round {round}: other counts passed"),
+                Ok(found) => assert!(found == whole, "{name}, {what}: another part passed"),
                 Err(told) => {
                     assert!(!told.is_empty());
                     refused += 1;
                 }
             }
+        };
+        let lengths: Vec<usize> = if is_small {
+            (0..good.len()).collect()
+        } else {
+            (0..100).map(|_| rng.below(good.len())).collect()
+        };
+        lengths.into_iter().for_each(|length| check(&good[..length], &format!("cut to {length}")));
+        let bits: Vec<usize> = match is_small {
+            true => (0..good.len() * 8).collect(),
+            // Where the meta data is, and anywhere.
+            false => (0..200)
+                .map(|round| match round % 4 {
+                    0 => rng.below(3000 * 8),
+                    1 => (good.len() - 3000) * 8 + rng.below(3000 * 8),
+                    _ => rng.below(good.len() * 8),
+                })
+                .collect(),
+        };
+        let mut bytes = good.clone();
+        for bit in bits {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            check(&bytes, &format!("byte {}, bit {}", bit / 8, bit % 8));
+            bytes[bit / 8] ^= 1 << (bit % 8);
         }
-        println!("{name}: {refused} of 300 refused");
-        assert!(refused > 150, "{name}: only {refused} refused");
+        println!("{name}: {refused} of {tried} refused");
+        assert!(refused * 3 > tried * 2, "{name}: only {refused} of {tried} refused");
         fs::write(&path, &good[..good.len() - 200]).expect("written");
         let _ = merge(&[path], "--all").run().fails(1, &[name]);
     }
+}
+
+/// As a run counts it twice.
+#[test]
+fn a_file_may_be_named_twice_for_one_part() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (first, second) = (dir.path().join("a.fa"), dir.path().join("b.fa"));
+    fs::write(&first, ">a\nACGTTGCAACG\n").expect("written");
+    fs::write(&second, ">b\nTTGCAACGTAA\n").expect("written");
+    let files = [first.as_path(), &second, &first];
+    let twice = part(&dir, "twice.parquet", "-k 5", &files);
+    let whole = leader().words("-k 5 --all").args(files).run().exits(0);
+    let merged = merge(std::slice::from_ref(&twice), "--all").run().exits(0);
+    assert_eq!(merged.stdout, whole.stdout, "{merged}{whole}");
+    let once = part(&dir, "once.parquet", "-k 5", &[&first]);
+    let _ = merge(&[once, twice], "--all").run().fails(1, &["in no other part, found 0 to 0 in part"]);
 }

@@ -19,6 +19,8 @@ pub(crate) struct Letters {
     lenient: bool,
     /// The last letters of the record, without line ends, and behind them those of the part at hand.
     held: Vec<u8>,
+    /// The part before this one ended with a CR; it belongs to a line's end if this one begins with LF.
+    open_cr: bool,
     /// Letters of the record so far.
     length: u64,
     /// The file has a record that is not too short.
@@ -77,7 +79,7 @@ impl Letters {
             if !self.row_per_file {
                 (*row, self.rows) = (*row + 1, self.rows + 1);
             }
-            (self.length, self.odd) = (0, 0);
+            (self.length, self.odd, self.open_cr) = (0, 0, false);
             self.held.clear();
         }
         let letters = without_line_end(part.letters);
@@ -85,13 +87,19 @@ impl Letters {
         if plain && part.first && part.last {
             self.length = letters.len() as u64;
             let odd = bases.push_letters(*row, letters, self.lenient);
-            self.count_odd(odd.map_err(|at| self.refuse(part, letters[at]))?, part);
+            self.count_odd(odd.map_err(|at| self.refuse(part, letters[at], false))?, part, false);
         } else {
             let held = self.held.len();
+            let lone_cr = self.open_cr && part.letters.first().is_some_and(|byte| *byte != b'\n');
+            self.held.extend(lone_cr.then_some(b'\r'));
             append_lines(part.letters, &mut self.held);
+            self.open_cr = match part.letters {
+                [] => self.open_cr,
+                letters => letters.ends_with(b"\r"),
+            };
             self.length += (self.held.len() - held) as u64;
             let odd = bases.push_letters(*row, &self.held, self.lenient);
-            self.count_odd(odd.map_err(|at| self.refuse(part, self.held[at]))?, part);
+            self.count_odd(odd.map_err(|at| self.refuse(part, self.held[at], lone_cr))?, part, lone_cr);
             let counted = (self.held.len() + 1).saturating_sub(self.k);
             self.held.drain(..counted);
         }
@@ -105,21 +113,30 @@ impl Letters {
         Ok(if self.odd > 0 { Taken::Odd(self.odd) } else { Taken::Whole })
     }
 
-    /// `found` letters that mean nothing were found in this part and in what was held of the last one, where they were counted already.
-    fn count_odd(&mut self, found: u64, part: &Part<'_>) {
+    /// `found` letters that mean nothing were found in this part and in what was held of the last one, where they were counted already, but for a
+    /// CR that ended it.
+    fn count_odd(&mut self, found: u64, part: &Part<'_>, lone_cr: bool) {
         if found > 0 {
-            let means_nothing =
-                |letter: &&u8| !matches!(letter, b'\n' | b'\r') && dna4_code(**letter).is_none();
-            self.odd += part.letters.iter().filter(means_nothing).count() as u64;
+            let means_nothing = |(_, letter): &(usize, u8)| dna4_code(*letter).is_none();
+            self.odd += u64::from(lone_cr) + letters_of(part.letters).filter(means_nothing).count() as u64;
         }
     }
 
-    fn refuse(&self, part: &Part<'_>, letter: u8) -> WorkError {
+    fn refuse(&self, part: &Part<'_>, letter: u8, lone_cr: bool) -> WorkError {
         // The first of its kind in this part: the ones before it would have been refused.
-        let at = part.letters.iter().position(|other| *other == letter).unwrap_or(0);
+        let at = letters_of(part.letters).find(|(_, other)| *other == letter).map_or(0, |(at, _)| at as u64);
+        let offset =
+            if lone_cr && letter == b'\r' { part.offset.saturating_sub(1) } else { part.offset + at };
         let (path, name) = (self.path.clone(), String::from_utf8_lossy(part.name).into_owned());
-        WorkError::Letter { path, name, offset: part.offset + at as u64, found: char::from(letter) }
+        WorkError::Letter { path, name, offset, found: char::from(letter) }
     }
+}
+
+/// What is no end of a line, with where it is. A CR is one before LF, and at the end.
+fn letters_of(bytes: &[u8]) -> impl Iterator<Item = (usize, u8)> {
+    let ends_line = |at: usize| bytes.get(at + 1).is_none_or(|next| *next == b'\n');
+    let all = bytes.iter().copied().enumerate();
+    all.filter(move |(at, byte)| *byte != b'\n' && !(*byte == b'\r' && ends_line(*at)))
 }
 
 fn without_line_end(letters: &[u8]) -> &[u8] {

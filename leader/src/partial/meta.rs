@@ -297,15 +297,20 @@ fn check_unnamed(parts: &[(String, Meta)]) -> Result<(), Failure> {
 /// Naming the two parts, and the blocks.
 pub fn check_disjoint(parts: &[(String, Meta)]) -> Result<Vec<Doubt>, Failure> {
     check_unnamed(parts)?;
-    let mut counted: Vec<(&PartFile, (u64, u64), &str)> = parts
+    let mut counted: Vec<(&PartFile, (u64, u64), usize)> = parts
         .iter()
-        .flat_map(|(name, meta)| meta.counted().map(move |(file, range)| (file, range, name.as_str())))
+        .enumerate()
+        .flat_map(|(part, (_, meta))| meta.counted().map(move |(file, range)| (file, range, part)))
         .collect();
     counted.sort_by(|a, b| (&a.0.path, a.1).cmp(&(&b.0.path, b.1)));
+    // Whoever named a file twice for one part wants it twice, as in a run.
+    let of = |part: &usize| parts[*part].0.as_str();
     let mut doubts = Vec::new();
-    for (place, (file, (from, to), name)) in counted.iter().enumerate() {
+    for (place, (file, (from, to), part)) in counted.iter().enumerate() {
+        let name = of(part);
         let before = counted[..place].last().filter(|(other, ..)| other.path == file.path);
-        if let Some((other, (_, end), other_name)) = before {
+        if let Some((other, (_, end), other_part)) = before.filter(|(.., other)| other != part) {
+            let other_name = of(other_part);
             if !file.has_size_of(other) {
                 let text = format!(
                     "part {name:?}: file {:?}: expected {} blocks and {} bytes, as in part {other_name:?}, found {} and {}",
@@ -324,8 +329,8 @@ pub fn check_disjoint(parts: &[(String, Meta)]) -> Result<Vec<Doubt>, Failure> {
         }
         let is_told = |doubt: &Doubt| matches!(doubt, Doubt::Altered(path, ..) if *path == file.path);
         let altered = before.filter(|(other, ..)| file.may_differ(other));
-        if let Some((_, _, other_name)) = altered.filter(|_| !doubts.iter().any(is_told)) {
-            doubts.push(Doubt::Altered(file.path.clone(), (*other_name).into(), (*name).into()));
+        if let Some((.., other)) = altered.filter(|_| !doubts.iter().any(is_told)) {
+            doubts.push(Doubt::Altered(file.path.clone(), of(other).into(), name.into()));
         }
         let seen = before.map_or(0, |(_, (_, end), _)| *end);
         if seen < *from {

@@ -28,6 +28,8 @@ use std::str::FromStr;
 pub const META_KEY: &str = "kmer-leader.partial";
 /// Key of a Parquet file's check sum: the bytes of its pages, and their CRC-32.
 const PAGES_KEY: &str = "kmer-leader.pages";
+/// Key of the check sum over that document.
+const SUM_KEY: &str = "kmer-leader.partial.crc32";
 
 /// Options of a part.
 #[derive(Clone, Debug, Default, Args)]
@@ -89,4 +91,9 @@ impl PartialArgs {
         }
         Ok(())
     }
+}
+
+/// The check sum over the document with the meta data, as it is written.
+fn sum_of(json: &str) -> String {
+    format!("{:08x}", crc32fast::hash(json.as_bytes()))
 }

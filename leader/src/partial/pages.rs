@@ -21,11 +21,11 @@ impl Pages {
         format!("{} {:08x}", self.bytes, self.crc.clone().finalize())
     }
 
-    /// Compares `text` with the bytes of `file`, from its start on.
+    /// Compares `text` with the bytes of `file`, from its start on. Gives how many there are.
     ///
     /// # Errors
     /// What is wrong.
-    pub(super) fn check(text: &str, file: &mut impl Read) -> Result<(), String> {
+    pub(super) fn check(text: &str, file: &mut impl Read) -> Result<u64, String> {
         let bytes = text.split(' ').next().and_then(|bytes| bytes.parse().ok());
         let bytes: u64 =
             bytes.ok_or_else(|| format!("pages: expected bytes and their sum, found {text:?}"))?;
@@ -39,7 +39,7 @@ impl Pages {
             }
         }
         if found.text() == text {
-            Ok(())
+            Ok(bytes)
         } else {
             Err(format!("pages: expected {text:?}, found {:?}", found.text()))
         }

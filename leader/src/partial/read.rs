@@ -3,13 +3,15 @@
 use super::meta::{Conserved, Digest, Meta, SCHEMA_VERSION};
 use super::pages::Pages;
 use super::stream;
-use super::{META_KEY, PAGES_KEY};
+use super::{META_KEY, PAGES_KEY, SUM_KEY, sum_of};
 use crate::failure::Failure;
 use crate::report::Entry;
 use arrow_array::{Array, RecordBatch, UInt32Array, UInt64Array};
 use arrow_ipc::reader::StreamReader;
+use kmer::params::Params;
 use parquet::column::reader::ColumnReader;
 use parquet::file::reader::{FileReader, SerializedFileReader};
+use std::collections::HashMap;
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek};
@@ -25,6 +27,9 @@ pub struct Part {
     waiting: Vec<Entry>,
     read: u64,
     last: Option<u64>,
+    /// The largest key of so many bits, and the largest count there can be.
+    last_key: u64,
+    most: u64,
     digest: Digest,
     conserved: Conserved,
 }
@@ -46,35 +51,55 @@ impl Part {
         let mut magic = [0; 4];
         file.read_exact(&mut magic).map_err(|e| bad(&e))?;
         file.rewind().map_err(|e| Failure::io("read", path, &e))?;
-        let (source, json) = if &magic == b"PAR1" {
+        let (source, pairs) = if &magic == b"PAR1" {
             let mut pages = file.try_clone().map_err(|e| Failure::io("read", path, &e))?;
             let reader = SerializedFileReader::new(file).map_err(|e| bad(&e))?;
-            let pairs = reader.metadata().file_metadata().key_value_metadata();
-            let value =
-                |key: &str| pairs.and_then(|pairs| pairs.iter().find(|pair| pair.key == key)?.value.clone());
-            let (json, sum) = (value(META_KEY), value(PAGES_KEY));
-            if json.is_some() {
+            let pairs = pairs_of(&reader);
+            if pairs.contains_key(META_KEY) {
+                let sum = pairs.get(PAGES_KEY);
                 let sum = sum.ok_or_else(|| bad(&format!("expected metadata {PAGES_KEY:?}, found none")))?;
                 pages.rewind().map_err(|e| Failure::io("read", path, &e))?;
-                Pages::check(&sum, &mut pages).map_err(|e| bad(&e))?;
+                let bytes = Pages::check(sum, &mut pages).map_err(|e| bad(&e))?;
+                check_places(&reader, bytes).map_err(|e| bad(&e))?;
             }
-            (Source::Parquet { reader: Box::new(reader), next: 0 }, json)
+            (Source::Parquet { reader: Box::new(reader), next: 0 }, pairs)
         } else if magic == [0xff; 4] {
             stream::check(&file).map_err(|e| bad(&e))?;
             let reader = StreamReader::try_new_buffered(file, None).map_err(|e| bad(&e))?;
-            let json = reader.schema().metadata().get(META_KEY).cloned();
-            (Source::Stream(Box::new(reader)), json)
+            let schema = reader.schema();
+            let pairs = schema.metadata().iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+            (Source::Stream(Box::new(reader)), pairs)
         } else {
             return Err(bad(&"expected Parquet or an Arrow IPC stream, found something else"));
         };
-        let json = json.ok_or_else(|| bad(&format!("expected metadata {META_KEY:?}, found none")))?;
-        let meta: Meta = serde_json::from_str(&json).map_err(|e| bad(&e))?;
+        let value =
+            |key: &str| pairs.get(key).ok_or_else(|| bad(&format!("expected metadata {key:?}, found none")));
+        let json = value(META_KEY)?;
+        let (expected, found) = (value(SUM_KEY)?, sum_of(json));
+        if *expected != found {
+            return Err(bad(&format!("check sum of its metadata: expected {expected}, found {found}")));
+        }
+        let meta: Meta = serde_json::from_str(json).map_err(|e| bad(&e))?;
         if meta.schema_version != SCHEMA_VERSION {
             let text = format!("schema_version: expected {SCHEMA_VERSION}, found {}", meta.schema_version);
             return Err(bad(&text));
         }
+        let params = Params::new(meta.k, meta.occur_bitlen).map_err(|e| bad(&e))?;
+        let last_key = u64::MAX >> (64 - params.key_bits());
+        let most = if meta.counts_rows() { meta.total_rows } else { u64::MAX };
         let (digest, conserved) = (Digest::default(), Conserved::default());
-        Ok(Self { name, meta, source, waiting: Vec::new(), read: 0, last: None, digest, conserved })
+        Ok(Self {
+            name,
+            meta,
+            source,
+            waiting: Vec::new(),
+            read: 0,
+            last: None,
+            last_key,
+            most,
+            digest,
+            conserved,
+        })
     }
 
     /// The file's name.
@@ -98,6 +123,14 @@ impl Part {
                 &self.name,
                 &format!("expected keys in ascending order, found {} too late", entry.0),
             ));
+        }
+        if entry.0 > self.last_key || entry.1 == 0 || u64::from(entry.1) > self.most {
+            let (key, count) = entry;
+            let text = format!(
+                "expected keys to {} and counts from 1 to {}, found key {key} with {count}",
+                self.last_key, self.most
+            );
+            return Err(bad(&self.name, &text));
         }
         self.last = Some(entry.0);
         self.read += 1;
@@ -151,6 +184,29 @@ impl Part {
         }
         Ok(true)
     }
+}
+
+fn pairs_of(reader: &SerializedFileReader<File>) -> HashMap<String, String> {
+    let pairs = reader.metadata().file_metadata().key_value_metadata();
+    pairs.into_iter().flatten().filter_map(|pair| Some((pair.key.clone(), pair.value.clone()?))).collect()
+}
+
+/// The library trusts the places of the pages, which a damaged footer may put anywhere; they are within the first `bytes`.
+fn check_places(reader: &SerializedFileReader<File>, bytes: u64) -> Result<(), String> {
+    for group in reader.metadata().row_groups() {
+        for column in group.columns() {
+            let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
+            let place = u64::try_from(start).ok().zip(u64::try_from(column.compressed_size()).ok());
+            let end = place.and_then(|(start, size)| start.checked_add(size));
+            if column.data_page_offset() < start || end.is_none_or(|end| end > bytes) {
+                let size = column.compressed_size();
+                return Err(format!(
+                    "pages: expected them within {bytes} bytes, found {size} from {start} on"
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn bad(name: &str, what: &dyn Display) -> Failure {

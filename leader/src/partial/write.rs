@@ -2,7 +2,7 @@
 
 use super::meta::{Conserved, Digest, Meta};
 use super::pages::Pages;
-use super::{META_KEY, PAGES_KEY};
+use super::{META_KEY, PAGES_KEY, SUM_KEY, sum_of};
 use crate::failure::Failure;
 use crate::format::parquet::Sink;
 use crate::output::Output;
@@ -94,7 +94,8 @@ fn write_stream(sink: Sink<'_>, meta: &Meta, json: String, entries: &Entries) ->
         Field::new("uintkey", DataType::UInt64, false),
         Field::new(&meta.counts, DataType::UInt32, false),
     ];
-    let schema = Arc::new(Schema::new_with_metadata(fields, HashMap::from([(META_KEY.to_owned(), json)])));
+    let pairs = [(SUM_KEY.to_owned(), sum_of(&json)), (META_KEY.to_owned(), json)];
+    let schema = Arc::new(Schema::new_with_metadata(fields, HashMap::from(pairs)));
     let mut writer = StreamWriter::try_new(sink, &schema).map_err(failed)?;
     in_columns(entries, BATCH, |columns| {
         let keys: ArrayRef = Arc::new(UInt64Array::from(std::mem::take(&mut columns.keys)));
@@ -120,6 +121,7 @@ fn write_parquet(sink: Sink<'_>, meta: &Meta, json: String, entries: &Entries) -
     let sink = Checked { sink, seen: Arc::clone(&seen) };
     let mut writer =
         SerializedFileWriter::new(sink, Arc::new(schema), Arc::new(properties)).map_err(failed)?;
+    writer.append_key_value_metadata(KeyValue::new(SUM_KEY.into(), sum_of(&json)));
     writer.append_key_value_metadata(KeyValue::new(META_KEY.into(), json));
     in_columns(entries, GROUP, |columns| write_group(&mut writer, columns).map_err(failed))?;
     writer.flush().map_err(failed)?;
