@@ -1,6 +1,7 @@
 //! Counts the records of one stripe in private memory: equal records are found first, then their k-mers are counted once for all of them.
 //!
-//! Keeps its memory from stripe to stripe, and sizes its tables by what the stripes before came to.
+//! Keeps its memory from stripe to stripe, and sizes its tables by what the stripes before came to, within reason: a stripe of a single k-mer, a million times,
+//! must not get a table for a million. Tables grow where that is too little.
 
 use kmer::params::Params;
 use kmer::record::{Expanded, KeyBits, Record, expand};
@@ -24,7 +25,12 @@ struct Seen {
     distinct_records: u64,
     kmers: u64,
     distinct_kmers: u64,
+    /// The most different records, and keys, of a stripe.
+    most: (usize, usize),
 }
+
+/// Tables are made for so many at least, and at most for twice as many as a stripe had.
+const LIKELY: usize = 1 << 16;
 
 /// k-mers that are expanded at a time: what is needed of them fits the first cache.
 const EXPANDED: usize = 1024;
@@ -39,7 +45,7 @@ impl<R: Record, K: Key + KeyBits> Counting<R, K> {
             others: Others { records: Vec::new(), tags: Vec::new() },
             table: GroupCounter::for_bits(0, draw(23), key_bits),
             expanded: Expanded::new(EXPANDED),
-            seen: Seen { records: 2, distinct_records: 1, kmers: 4, distinct_kmers: 1 },
+            seen: Seen { records: 2, distinct_records: 1, kmers: 4, distinct_kmers: 1, most: (0, 0) },
             occurrences,
         }
     }
@@ -57,12 +63,14 @@ impl<R: Record, K: Key + KeyBits> Counting<R, K> {
         let count = (records.len() / R::WIDTH.bytes()) as u64;
         let guess =
             |part: u64, whole: u64, of: u64| (u128::from(of) * u128::from(part) / u128::from(whole)) as usize;
-        self.tally.reset(guess(self.seen.distinct_records, self.seen.records, count) * 9 / 8);
+        let most = |most: usize| (most * 2).max(LIKELY);
+        let distinct = guess(self.seen.distinct_records, self.seen.records, count);
+        self.tally.reset((distinct * 9 / 8).min(most(self.seen.most.0)));
         let sorted = self.tally.sort_out(records, self.occurrences, &mut self.others).map_err(|left| {
             format!("expected whole records of {} bytes, found {left} bytes more", R::WIDTH.bytes())
         })?;
         let keys = guess(self.seen.distinct_kmers, self.seen.kmers, sorted.kmers);
-        self.table.reset(keys * 9 / 8 + EXPANDED);
+        self.table.reset((keys * 9 / 8).min(most(self.seen.most.1)) + EXPANDED);
         let (distinct, tags) = self.tally.distinct();
         let mut total = Added::default();
         for (records, tags) in [(distinct, tags), (&self.others.records[..], &self.others.tags[..])] {
@@ -74,6 +82,7 @@ impl<R: Record, K: Key + KeyBits> Counting<R, K> {
         self.seen.distinct_records += distinct.len() as u64;
         self.seen.kmers += sorted.kmers;
         self.seen.distinct_kmers += self.table.len() as u64;
+        self.seen.most = (self.seen.most.0.max(distinct.len()), self.seen.most.1.max(self.table.len()));
         Ok((sorted.kmers, total))
     }
 }
@@ -107,4 +116,24 @@ fn add_records<R: Record, K: Key + KeyBits>(
 
 fn sum(a: Added, b: Added) -> Added {
     Added { counted: a.counted + b.counted, key_sum: a.key_sum.wrapping_add(b.key_sum) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kmer::record::{NEW_ROW, Narrow};
+
+    #[test]
+    fn many_records_of_few_kmers_get_no_large_table() {
+        let params = Params::new(16, 0).expect("as it should be");
+        let record = Narrow::cut(&[0; 16], 0, 20).with_header(5 | NEW_ROW);
+        let rows = 1 << 20;
+        let mut records = vec![0; rows * Narrow::WIDTH.bytes()];
+        records.chunks_exact_mut(Narrow::WIDTH.bytes()).for_each(|bytes| record.store(bytes));
+        let mut counting = Counting::<Narrow, u32>::new(1, params.key_bits(), false);
+        let (kmers, added) = counting.count(&records, params).expect("whole records");
+        assert_eq!((kmers, added.counted), (5 * rows as u64, rows as u64));
+        assert_eq!(counting.table().len(), 1);
+        assert!(counting.table().places() <= 4 * LIKELY, "{} places", counting.table().places());
+    }
 }

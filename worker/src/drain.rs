@@ -278,6 +278,9 @@ impl Drainer {
             let unit = self.load(shared, stripe, place, summary)?;
             let add = if keys::suits(self.params) { keys::add_stripe } else { direct::add_stripe };
             let (read, kmers) = (add(&self.records, sums), place.indexed.section.kmers);
+            if read.is_none() && shared.job.occurrences && summary.delivered > u32::MAX.into() {
+                return Err(WorkError::TooMany);
+            }
             if read != Some(u64::from(kmers)) {
                 let what = format!("expected row counts of {kmers} in all, found {read:?}");
                 return Err(WorkError::Section { unit, stripe, what });
@@ -348,14 +351,36 @@ fn publish<K: Key>(
     Ok(image.finish())
 }
 
+const ROW_COUNTS: &str = "row counts";
+
 fn check(expected: Added, found: Added) -> Result<(), WorkError> {
     for (what, expected, found) in [
-        ("row counts", expected.counted, found.counted),
+        (ROW_COUNTS, expected.counted, found.counted),
         ("keys times row counts", expected.key_sum, found.key_sum),
     ] {
         if expected != found {
+            // Each count that went over its end has lost so many.
+            let is_over = expected > found && (expected - found).trailing_zeros() >= u32::BITS;
+            if is_over && what == ROW_COUNTS {
+                return Err(WorkError::TooMany);
+            }
             return Err(WorkError::Conservation { what: format!("{what} of a table"), expected, found });
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_over_its_end_is_told_from_a_lost_one() {
+        let sums = |counted| Added { counted, key_sum: 7 };
+        assert!(check(sums(5 << 32), sums(5 << 32)).is_ok());
+        assert!(matches!(check(sums((5 << 32) + 3), sums((3 << 32) + 3)), Err(WorkError::TooMany)));
+        for found in [(5 << 32) + 2, 6 << 32, 3] {
+            assert!(matches!(check(sums((5 << 32) + 4), sums(found)), Err(WorkError::Conservation { .. })));
+        }
+    }
 }

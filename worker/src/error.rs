@@ -56,6 +56,9 @@ pub enum WorkError {
         /// The sum of what came out.
         found: u64,
     },
+    /// A k-mer is there more often than a count can say.
+    #[error("counts: expected at most {} occurrences of a k-mer, found more", u32::MAX)]
+    TooMany,
     /// The job description cannot be understood.
     #[error("job description: {0}")]
     Job(String),
@@ -78,6 +81,7 @@ impl WorkError {
         let hint = match self {
             Self::Relation(e) => e.hint().map(str::to_owned),
             Self::Sequence(e) => e.hint(),
+            Self::TooMany => Some("count in how many rows it is (without --count occurrences), or fewer files at a time".into()),
             Self::Letter { .. } => Some("--on-error skip takes such letters for N, counts and reports the records".into()),
             Self::Segment(shm_layout::Error::NoRoom { name, .. }) if name.contains('/') => {
                 Some("make room in the directory of the segment, or name another with --segment-dir".into())
