@@ -30,7 +30,7 @@ struct Seen {
 }
 
 /// Tables are made for so many at least, and at most for twice as many as a stripe had.
-const LIKELY: usize = 1 << 16;
+const LIKELY: usize = 1 << 19;
 
 /// k-mers that are expanded at a time: what is needed of them fits the first cache.
 const EXPANDED: usize = 1024;
@@ -127,7 +127,7 @@ mod tests {
     fn many_records_of_few_kmers_get_no_large_table() {
         let params = Params::new(16, 0).expect("as it should be");
         let record = Narrow::cut(&[0; 16], 0, 20).with_header(5 | NEW_ROW);
-        let rows = 1 << 20;
+        let rows = 1 << 22;
         let mut records = vec![0; rows * Narrow::WIDTH.bytes()];
         records.chunks_exact_mut(Narrow::WIDTH.bytes()).for_each(|bytes| record.store(bytes));
         let mut counting = Counting::<Narrow, u32>::new(1, params.key_bits(), false);
