@@ -28,7 +28,13 @@ pub fn completions(args: &CompletionsArgs) -> Vec<u8> {
     let mut script = Vec::new();
     let mut command = Cli::command();
     let name = command.get_name().to_owned();
-    clap_complete::generate(args.shell, &mut command, name, &mut script);
+    clap_complete::generate(args.shell, &mut command, name.clone(), &mut script);
+    if args.shell == Shell::Bash {
+        // The script looks for its subcommands under a name in which each dash is taken for one of them.
+        let (cases, wanted) = (name.replace('-', "__subcmd__"), name.replace('-', "__"));
+        let text = String::from_utf8_lossy(&script).replace(&format!("{cases}__"), &format!("{wanted}__"));
+        script = text.replace(&format!("{cases})"), &format!("{wanted})")).into_bytes();
+    }
     script
 }
 

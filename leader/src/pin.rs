@@ -14,7 +14,9 @@ use clap::Args;
 use kmer_pin::{Pinned, Provisional, Ready, Spec, Writer};
 use shm_layout::inject::{Point, at};
 use shm_layout::pin::pin_name;
+use shm_layout::place::path_of;
 use shm_layout::takeover::sweep;
+use std::os::unix::fs::MetadataExt;
 
 /// Options of pinning.
 #[derive(Clone, Debug, Default, Args)]
@@ -25,10 +27,9 @@ pub struct PinArgs {
 }
 
 fn checked(name: &str) -> Result<String, String> {
-    // One that began with a dash would be an option to every other command.
     match pin_name(name) {
-        Ok(_) if !name.starts_with('-') => Ok(name.into()),
-        _ => Err("expected 1 to 200 letters, digits, '.', '_' and '-', the first of them no '-'".into()),
+        Ok(_) => Ok(name.into()),
+        Err(_) => Err("expected 1 to 200 letters, digits, '.', '_' and '-', the first of them no '-'".into()),
     }
 }
 
@@ -37,8 +38,6 @@ pub struct Pin {
     name: String,
     replace: bool,
     resumed: bool,
-    /// What the result says of itself, and how many k-mers it has.
-    said: (String, u64),
     ready: Option<Ready>,
     named: Option<Provisional>,
 }
@@ -61,8 +60,7 @@ impl Pin {
         if !database.replace && !resumed && kmer_pin::exists(&name) {
             return Err(taken(shm_layout::Error::PinExists { name: pin_name(&name)? }));
         }
-        let (replace, said) = (database.replace, Default::default());
-        Ok(Some(Self { name, replace, resumed, said, ready: None, named: None }))
+        Ok(Some(Self { name, replace: database.replace, resumed, ready: None, named: None }))
     }
 
     /// Writes the result, which has the k-mers in more than `threshold` rows, or some of them (`narrowed`), under a name that nobody knows.
@@ -91,7 +89,6 @@ impl Pin {
             );
             return Err(Failure::error(text).hint("report fewer k-mers, or use --dense FILE"));
         }
-        self.said = (spec.facts.clone(), spec.entries);
         let mut writer = Writer::create(&spec).map_err(failure)?;
         entries.each(&mut |range| {
             range.iter().try_for_each(|(key, count)| writer.put(*key, *count).map_err(failure))
@@ -106,23 +103,18 @@ impl Pin {
     /// When the name was taken in the meantime.
     pub fn publish(&mut self) -> Result<(), Failure> {
         let Some(ready) = self.ready.take() else { return Ok(()) };
-        match ready.pin_for_now(&self.name, self.replace) {
-            Ok(named) => self.named = Some(named),
-            Err(kmer_pin::Error::Segment(e @ shm_layout::Error::PinExists { .. })) if self.resumed => {
-                if !self.is_there()? {
-                    let hint = "it is another result; remove it with kmer-leader segments --remove NAME, and resume again";
-                    return Err(Failure::error(e).hint(hint));
-                }
+        if self.resumed && !self.replace && kmer_pin::exists(&self.name) {
+            // The one that this run gave the name to before it was resumed has the same k-mers, and may stay.
+            let found = Pinned::open(&self.name).map_err(failure)?;
+            if !ready.equals(&found).map_err(failure)? {
+                let hint = "it is another result; remove it with kmer-leader segments --remove NAME, and resume again";
+                let name = pin_name(&self.name)?;
+                return Err(Failure::error(shm_layout::Error::PinExists { name }).hint(hint));
             }
-            Err(e) => return Err(failure(e)),
+        } else {
+            self.named = Some(ready.pin_for_now(&self.name, self.replace).map_err(failure)?);
         }
         Ok(at(Point::PinNamed)?)
-    }
-
-    /// Whether the result that has the name is the one that this run, before it was resumed, gave it to.
-    fn is_there(&self) -> Result<bool, Failure> {
-        let found = Pinned::open(&self.name).map_err(failure)?;
-        Ok((found.facts(), found.len()) == (&self.said.0, self.said.1))
     }
 
     /// Leaves the segment to its users.
@@ -134,6 +126,14 @@ impl Pin {
 }
 
 fn taken(e: shm_layout::Error) -> Failure {
+    let is_ours = match &e {
+        shm_layout::Error::PinExists { name } => std::fs::symlink_metadata(path_of(name))
+            .is_ok_and(|found| found.is_file() && found.uid() == nix::unistd::geteuid().as_raw()),
+        _ => true,
+    };
+    if !is_ours {
+        return Failure::error(e).hint("it is no segment of yours: choose another name");
+    }
     Failure::error(e).hint("choose another name, put this result in its place with --replace, or remove it with kmer-leader segments --remove NAME")
 }
 

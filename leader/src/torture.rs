@@ -99,10 +99,7 @@ struct Torture<'a> {
 /// # Errors
 /// Exit code 1 when a run in peace fails; when a result is not the same or something is left, with the seed and the run.
 pub fn run(args: &TortureArgs, say: &mut dyn FnMut(&str)) -> Result<String, Failure> {
-    if let Some(option) = args.options.iter().find(|option| option.starts_with("--pin")) {
-        let text = format!("torture: expected options whose outcome is in one file, found {option:?}");
-        return Err(Failure::usage(text).hint("what is pinned stays when all is over"));
-    }
+    refuse_options(args)?;
     let signals = Signals::catch()?;
     let program = std::env::current_exe()
         .map_err(|e| Failure::error(format!("could not find the own program: {e}")))?;
@@ -138,6 +135,22 @@ pub fn run(args: &TortureArgs, say: &mut dyn FnMut(&str)) -> Result<String, Fail
         torture.done.text(start.elapsed()),
         torture.expected.len()
     ))
+}
+
+/// Options that would take a run's outcome, or its segment, to where it is not looked for.
+fn refuse_options(args: &TortureArgs) -> Result<(), Failure> {
+    for (name, why) in [
+        ("--pin", "what is pinned stays when all is over"),
+        ("--segment-dir", "what is left is looked for in /dev/shm"),
+    ] {
+        if let Some(option) = args.options.iter().find(|option| option.starts_with(name)) {
+            let text = format!(
+                "torture: expected options whose outcome is in one file, and segments in /dev/shm, found {option:?}"
+            );
+            return Err(Failure::usage(text).hint(why));
+        }
+    }
+    Ok(())
 }
 
 impl Done {
@@ -181,7 +194,9 @@ impl Torture<'_> {
                 self.spawn(&words)?.wait().map_err(|e| Failure::io("wait for", &self.program, &e))?;
             self.usual = start.elapsed();
             if !status.success() {
-                return Err(Failure::error(format!("a run in peace ended with {status}: {}", self.log())));
+                let text = format!("a run in peace ended with {status}: {}", self.log());
+                let is_usage = status.code() == Some(2);
+                return Err(if is_usage { Failure::usage(text) } else { Failure::error(text) });
             }
         }
         self.expected = fs::read(self.out()).map_err(|e| Failure::io("read", &self.out(), &e))?;
@@ -190,7 +205,11 @@ impl Torture<'_> {
 
     fn log(&self) -> String {
         let log = fs::read_to_string(self.place.0.join("log")).unwrap_or_default();
-        log.lines().rev().take(4).collect::<Vec<_>>().join(" | ")
+        let told = |line: &&str| line.contains("error: ") || line.contains("hint: ");
+        let told: Vec<&str> = log.lines().filter(told).collect();
+        let all = log.lines().count();
+        let lines = if told.is_empty() { log.lines().skip(all.saturating_sub(4)).collect() } else { told };
+        lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" | ")
     }
 
     fn drawn(&self, rng: &mut Rng) -> Vec<String> {

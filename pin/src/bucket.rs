@@ -67,6 +67,13 @@ impl Form {
         }
     }
 
+    /// Whether the key is in the bucket.
+    pub(crate) fn has(self, words: &Bucket, key: u64) -> bool {
+        (0..self.slots())
+            .map(|place| self.entry(words, place))
+            .any(|(other, count)| count != 0 && other == key)
+    }
+
     /// Puts an entry into the first empty place; false when there is none. The check sum is not right any more then.
     pub(crate) fn put(self, words: &mut Bucket, key: u64, count: u32) -> bool {
         let Some(place) = (0..self.slots()).find(|place| self.entry(words, *place).1 == 0) else {

@@ -17,7 +17,7 @@ const TOGETHER: usize = 64;
 /// A pinned result, open for look-ups.
 pub struct Pinned {
     segment: Arc<Segment>,
-    head: Head,
+    pub(crate) head: Head,
     buckets: Area,
     facts: String,
 }
@@ -123,7 +123,8 @@ impl Pinned {
         self.head.total_rows
     }
 
-    /// Keys with a count above this are here, all others are answered with 0; `None` when every key is here.
+    /// What is here has a higher count than this, and what is not is answered with 0; `None`: every key that was counted is here. A report of the most
+    /// frequent only, or of those up to a count, has not all with a higher count: its facts say so.
     pub const fn threshold(&self) -> Option<u64> {
         self.head.threshold
     }

@@ -29,7 +29,8 @@ pub struct Spec {
     pub entries: u64,
     /// Rows that were counted.
     pub total_rows: u64,
-    /// Keys with a higher count than this are in the result; none: every key.
+    /// What is here has a higher count than this, and what is not is answered with 0; `None`: every key that was counted is here. A report of the most
+    /// frequent only, or of those up to a count, has not all with a higher count: its facts say so.
     pub threshold: Option<u64>,
     /// The lines that a report begins with.
     pub facts: String,

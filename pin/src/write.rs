@@ -85,7 +85,8 @@ impl Writer {
     /// Puts an entry in: each key once, with a count above 0.
     ///
     /// # Errors
-    /// [`Error::Entries`] when there are more than were announced, or when a number is none that can be kept.
+    /// [`Error::Entries`] when there are more than were announced, a key is there twice, or a number is none that can be kept. Entries are taken some at a time, so
+    /// that it may be a later call, or [`Writer::finish`], that says so.
     pub fn put(&mut self, key: u64, count: u32) -> Result<()> {
         self.put += 1;
         let wrong = |what, expected: String, found: u64| {
@@ -129,6 +130,10 @@ impl Writer {
             let bucket = (home + distance) % self.head.buckets;
             let mut words = self.segment.map().line(self.at(bucket))?;
             let before = words;
+            if self.head.form.has(&words, key) {
+                let (expected, found) = ("each key once".into(), format!("{key} twice"));
+                return Err(Error::Entries { what: "entries", expected, found });
+            }
             if self.head.form.put(&mut words, key, count) {
                 self.head.reach = self.head.reach.max(distance);
                 return self.store(bucket, &before, &words);
@@ -190,6 +195,37 @@ impl Ready {
         let name = pin_name(name)?;
         let replaced = self.0.pin(&name, replace)?;
         Ok(Provisional { segment: self.0, name, replaced, kept: false })
+    }
+
+    /// Whether another result is the same: what was counted, what it says of itself, every k-mer and its count.
+    ///
+    /// # Errors
+    /// When the other one is damaged.
+    pub fn equals(&self, other: &Pinned) -> Result<bool> {
+        let head = |words: [u64; 15]| [&words[..4], &words[6..7], &words[8..11]].concat();
+        let area = head_area(&self.0)?;
+        let mut words = [0; 15];
+        for (place, word) in words.iter_mut().enumerate() {
+            *word = self.0.map().word(area.offset + 8 * place)?.load(Ordering::Relaxed);
+        }
+        let facts = self.0.toc()?.lookup(KEY_FACTS)?;
+        let mut text = Vec::new();
+        self.0.map().read_to_vec(facts.offset, facts.len, &mut text)?;
+        if head(words) != head(other.head.to_words()) || text != other.facts().as_bytes() {
+            return Ok(false);
+        }
+        // As many as the other has, each once.
+        let (form, buckets) = (other.head.form, words[5]);
+        let base = self.0.toc()?.lookup(KEY_BUCKETS)?.offset;
+        for bucket in 0..buckets {
+            let line = self.0.map().line(base + bucket as usize * 64)?;
+            for (key, count) in (0..form.slots()).map(|place| form.entry(&line, place)) {
+                if count > 0 && other.count_key(key)? != count {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// Uses a result in private memory here.

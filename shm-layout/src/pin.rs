@@ -7,8 +7,8 @@
 
 use crate::error::{Error, Result};
 use crate::inject::{Point, at};
-use crate::place::path_of;
-use crate::segment::{FLAG_PINNED, FLAGS, Segment, os};
+use crate::place::{is_drawn, path_of};
+use crate::segment::{FLAG_PINNED, FLAGS, SHM_DIR, Segment, os};
 use crate::sync::Ordering;
 use crate::takeover::{in_use, is_named};
 use nix::errno::Errno;
@@ -23,11 +23,14 @@ pub const MAX_PIN_NAME: usize = 200;
 /// The name in shared memory of what a user calls `name`, with or without [`PIN_PREFIX`].
 ///
 /// # Errors
-/// [`Error::PinName`] when it is empty, too long, or has other characters than letters, digits, `.`, `_` and `-`.
+/// [`Error::PinName`] when it is empty, too long, or has other characters than letters, digits, `.`, `_` and `-`, the first of them no `-`; when it has
+/// the prefix twice.
 pub fn pin_name(name: &str) -> Result<String> {
     let bare = name.strip_prefix(PIN_PREFIX).unwrap_or(name);
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    if bare.is_empty() || bare.len() > MAX_PIN_NAME || !bare.chars().all(plain) {
+    // One with the prefix twice would be taken for another's name, one that began with a dash for an option.
+    let apart = !bare.starts_with(PIN_PREFIX) && !bare.starts_with('-');
+    if bare.is_empty() || bare.len() > MAX_PIN_NAME || !bare.chars().all(plain) || !apart {
         return Err(Error::PinName { name: name.into() });
     }
     Ok(format!("{PIN_PREFIX}{bare}"))
@@ -40,6 +43,13 @@ pub struct Replaced(#[allow(dead_code, reason = "its lock is what is wanted")] O
 /// True when there is an object of that name, whatever it is.
 pub fn exists(name: &str) -> bool {
     std::fs::symlink_metadata(path_of(name)).is_ok()
+}
+
+/// The random names of segments that are there.
+fn passing_names() -> Vec<String> {
+    let names = std::fs::read_dir(SHM_DIR).into_iter().flatten().flatten();
+    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| is_drawn(name)).collect()
 }
 
 impl Segment {
@@ -64,6 +74,9 @@ impl Segment {
             if replace {
                 // Under its passing name it would be an orphan for others.
                 let held = in_use(name);
+                if std::fs::symlink_metadata(path_of(name)).is_ok_and(|found| found.is_dir()) {
+                    return Err(os("replace", name, Errno::EISDIR));
+                }
                 match rename(RenameFlags::RENAME_EXCHANGE) {
                     Ok(()) => return Ok(Some(Replaced(held))),
                     Err(Errno::ENOENT) => {}
@@ -84,21 +97,28 @@ impl Segment {
     }
 
     /// Takes back what [`Segment::pin`] did: `name` is the replaced one's again, or nobody's. Where somebody else's segment has the name meanwhile it
-    /// stays.
+    /// stays; if that one keeps ours, to give it the name back, it keeps the one that we replaced instead.
     ///
     /// # Errors
     /// [`Error::Os`] when that cannot be.
     pub fn unpin(&self, name: &str, replaced: Option<&Replaced>) -> Result<()> {
-        let is_ours = self.map().file().is_some_and(|file| is_named(name, file).unwrap_or(false));
-        if !is_ours {
-            return Ok(());
-        }
+        let Some(file) = self.map().file() else { return Ok(()) };
+        let is_ours = |name: &str| is_named(name, file).unwrap_or(false);
         if replaced.is_none() {
-            return Self::destroy(name);
+            return if is_ours(name) { Self::destroy(name) } else { Ok(()) };
         }
-        let (mine, pinned) = (path_of(self.name()), path_of(name));
-        renameat2(AT_FDCWD, &mine, AT_FDCWD, &pinned, RenameFlags::RENAME_EXCHANGE)
-            .map_err(|e| os("give back", name, e))
+        loop {
+            // Whoever replaced ours may give the name back, or be done, at any moment.
+            let kept = || passing_names().into_iter().find(|other| other != self.name() && is_ours(other));
+            let Some(place) = Some(name.to_owned()).filter(|name| is_ours(name)).or_else(kept) else {
+                return Ok(());
+            };
+            let (mine, place) = (path_of(self.name()), path_of(&place));
+            match renameat2(AT_FDCWD, &mine, AT_FDCWD, &place, RenameFlags::RENAME_EXCHANGE) {
+                Err(Errno::ENOENT) if exists(self.name()) => {}
+                done => return done.map_err(|e| os("give back", name, e)),
+            }
+        }
     }
 }
 
@@ -110,7 +130,18 @@ mod tests {
     fn names() {
         assert_eq!(pin_name("genomes21").expect("plain"), "kmer.pin.genomes21");
         assert_eq!(pin_name("kmer.pin.a-b_c.d").expect("plain"), "kmer.pin.a-b_c.d");
-        for bad in ["", "kmer.pin.", "a/b", "a b", "\u{e4}", "..\0", &"x".repeat(201)] {
+        for bad in [
+            "",
+            "kmer.pin.",
+            "-a",
+            "kmer.pin.-a",
+            "kmer.pin.kmer.pin.a",
+            "a/b",
+            "a b",
+            "\u{e4}",
+            "..\0",
+            &"x".repeat(201),
+        ] {
             assert!(pin_name(bad).is_err(), "{bad:?}");
         }
     }

@@ -1,6 +1,6 @@
 //! What people expect of any program: version, help, completions, manual pages, colours, suggestions.
 
-use kmer_tests::engine::leader;
+use kmer_tests::engine::{Engine, leader};
 
 #[test]
 fn the_version_alone_and_with_details() {
@@ -34,6 +34,25 @@ fn completions_for_every_shell() {
         for word in ["max-appearance-rate", "import"] {
             assert!(script.text().contains(word), "{script}{shell}: expected {word:?}");
         }
+    }
+    for (typed, expected) in [
+        ("--cou", "--count --count-only"),
+        ("segments --", "--segment-dir"),
+        ("merge --form", "--format"),
+        ("torture --le", "--leader"),
+        ("inspect --h", "--html"),
+    ] {
+        let script = leader().words("completions bash").run().exits(0);
+        let words: Vec<&str> = typed.split(' ').collect();
+        let typed_at = words.len();
+        let more = format!(
+            "{}\nCOMP_WORDS=(kmer-leader {typed}); COMP_CWORD={typed_at}; $(complete -p kmer-leader | sed 's/.*-F \\([^ ]*\\).*/\\1/') kmer-leader {} {}; echo ${{COMPREPLY[@]}}",
+            script.text(),
+            words[typed_at - 1],
+            if typed_at > 1 { words[typed_at - 2] } else { "kmer-leader" }
+        );
+        let shell = Engine::new("bash".into()).arg("-c").arg(more).run().exits(0);
+        assert!(shell.text().contains(expected), "{typed}: {}", shell.text());
     }
     let _ = leader().words("completions tcsh").run().fails(2, &["tcsh", "bash"]);
 }

@@ -26,6 +26,20 @@ fn deaths_of_workers_and_leaders_change_nothing() {
     }
 }
 
+#[test]
+fn options_that_a_run_cannot_have_are_named() {
+    let relation = Small::new(41, 30);
+    for (option, told) in [
+        ("--segment-dir=.", "what is left is looked for in /dev/shm"),
+        ("--pin=x", "what is pinned stays"),
+        ("-j 2", "error: the argument '--workers"),
+        ("--max-rows 0", "error: invalid value '0' for '--max-rows"),
+    ] {
+        let engine = leader().words("torture --kills 3").arg(relation.path()).arg("--").words(option);
+        let _ = engine.run().fails(2, &[told]);
+    }
+}
+
 /// A program that gives other bytes now and then is found out.
 #[test]
 fn torture_sees_another_result() {

@@ -237,25 +237,38 @@ impl<'a> Image<'a> {
     /// Those of an identity image are at home.
     ///
     /// # Errors
-    /// As [`Image::for_each`], but sums are not compared.
+    /// As [`Image::for_each`].
     pub fn distances(&self) -> Result<Vec<u64>> {
         let mut distances = vec![0u64];
         if self.kind == EntryKind::Identity {
             distances[0] = self.entries;
             return Ok(distances);
         }
-        for place in 0..self.places {
-            let (key, count) = self.entry(place)?;
-            if count != 0 {
-                let home = home(key, self.multiplier, self.places);
-                let home = if self.squeezed.is_some() { home & !BEFORE } else { home };
-                let distance = (if place < home { place + self.places } else { place } - home) as usize;
-                if distances.len() <= distance {
-                    distances.resize(distance + 1, 0);
-                }
-                distances[distance] += 1;
+        let mut add = |place: u64, key: u64| {
+            let home = home(key, self.multiplier, self.places);
+            let home = if self.squeezed.is_some() { home & !BEFORE } else { home };
+            let distance = (if place < home { place + self.places } else { place } - home) as usize;
+            if distances.len() <= distance {
+                distances.resize(distance + 1, 0);
             }
+            distances[distance] += 1;
+        };
+        let mut buffer = Vec::new();
+        if self.squeezed.is_none() {
+            self.for_each_place(&mut buffer, |place, key, _| add(place, key))?;
+            return Ok(distances);
         }
+        // A bit for each place that is used, in the order of the entries.
+        let mut bits = Vec::new();
+        let words = self.places.div_ceil(64) as usize;
+        self.arena.read(&self.chain, self.offset + HEADER as u64, words * 8, &mut bits)?;
+        let used = |place: &u64| bits[*place as usize / 8] >> (place % 8) & 1 == 1;
+        let mut places = (0..self.places).filter(used);
+        self.for_each(&mut buffer, |key, _| {
+            if let Some(place) = places.next() {
+                add(place, key);
+            }
+        })?;
         Ok(distances)
     }
 
@@ -264,10 +277,15 @@ impl<'a> Image<'a> {
     /// # Errors
     /// [`Error::OutOfBounds`] for a damaged chain; [`Error::Damaged`] when entries or counts do not add up to what the header states.
     pub fn for_each(&self, buffer: &mut Vec<u8>, mut each: impl FnMut(u64, u32)) -> Result<()> {
-        const BATCH: u64 = 8192;
-        if let (Some(short), Some((_, first))) = (&self.short, self.squeezed) {
-            return self.for_each_short(short, first, buffer, each);
+        match (&self.short, self.squeezed) {
+            (Some(short), Some((_, first))) => self.for_each_short(short, first, buffer, each),
+            _ => self.for_each_place(buffer, |_, key, count| each(key, count)),
         }
+    }
+
+    /// The same for entries of whole keys, with their places, or, in a squeezed image, their numbers.
+    fn for_each_place(&self, buffer: &mut Vec<u8>, mut each: impl FnMut(u64, u64, u32)) -> Result<()> {
+        const BATCH: u64 = 8192;
         let size = self.kind.bytes();
         let (mut entries, mut sum) = (0u64, 0u64);
         let (at, places) = match self.squeezed {
@@ -282,7 +300,7 @@ impl<'a> Image<'a> {
                 let (key, count) = self.kind.load(bytes, self.base, first + i as u64);
                 if count != 0 {
                     (entries, sum) = (entries + 1, sum.wrapping_add(u64::from(count)));
-                    each(key, count);
+                    each(first + i as u64, key, count);
                 }
             }
         }
@@ -402,7 +420,35 @@ mod tests {
             all.sort_unstable();
             assert_eq!(all, counts);
             assert_eq!(image.get(1 << 40).expect("sound"), 0);
-            assert_eq!(image.distances().expect("sound").iter().sum::<u64>(), 400);
+            assert_eq!(image.distances().expect("sound"), distances(&image));
+        }
+    }
+
+    /// Place by place.
+    fn distances(image: &Image<'_>) -> Vec<u64> {
+        let mut found = vec![0];
+        for place in 0..image.places {
+            let (key, count) = image.entry(place).expect("sound");
+            if count > 0 {
+                let first = home(key, image.multiplier, image.places);
+                let first = if image.is_squeezed() { first & !BEFORE } else { first };
+                let distance = ((place + image.places - first) % image.places) as usize;
+                found.resize(found.len().max(distance + 1), 0);
+                found[distance] += 1;
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn distances_of_whole_tables() {
+        for bits in [16, 32, 64] {
+            let mut writer =
+                ImageWriter::hashed(Vec::new(), EntryKind::for_bits(bits), 300, 0x9e37_79b9_7f4a_7c15);
+            (0..300).for_each(|key| writer.put(key * 7, 1));
+            let arena = arena();
+            let image = Image::open(&arena, publish(&arena, &writer.finish()), 24).expect("sound");
+            assert_eq!(image.distances().expect("sound"), distances(&image));
         }
     }
 
