@@ -9,6 +9,7 @@ use crate::report::Entry;
 use clap::Args;
 use kmer::codec::write_kmer;
 use kmer_pin::{Pinned, Spec, Writer};
+use shm_layout::place::path_of;
 use std::path::{Path, PathBuf};
 
 /// Arguments of `kmer-leader dump`.
@@ -147,9 +148,11 @@ pub fn line(kmer: u64, k: u32, key: u64, count: u32, text: &mut Vec<u8>) {
 /// As [`Book::dump`].
 pub fn dump(args: &DumpArgs) -> Result<(), Failure> {
     let book = Book::open(&args.book)?;
-    if let Book::File(_) = &book {
-        refuse_same(&[Input::File(args.book.clone().into())], &[("-o", args.output.as_deref())])?;
-    }
+    let input = match &book {
+        Book::File(_) => args.book.clone().into(),
+        Book::Pinned(pinned) => path_of(pinned.segment().name()),
+    };
+    refuse_same(&[Input::File(input)], &[("-o", args.output.as_deref())])?;
     let mut output = Output::open(args.output.as_deref())?;
     book.dump(&mut output)?;
     output.finish()

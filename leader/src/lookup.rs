@@ -122,11 +122,12 @@ pub fn lookup(args: &LookupArgs) -> Result<(), Failure> {
     let mut questions = Questions::new(&pinned);
     for word in &args.kmers {
         if word == "-" {
+            questions.answer(&mut output)?;
             questions.ask_lines(&mut output)?;
         } else {
             questions.ask(word)?;
-            questions.answer(&mut output)?;
         }
     }
+    questions.answer(&mut output)?;
     output.finish()
 }

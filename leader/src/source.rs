@@ -251,6 +251,10 @@ pub fn from_file(args: &AnalysisArgs, options: &ReadOptions) -> Result<Source, F
     let verify_checksums = !args.no_checksums
         && (args.checksums || sidecar.as_ref().is_some_and(|s| s.checksums) || relation.bears_checksums()?);
     let toast: Option<PathBuf> = args.toast.clone().or_else(|| sidecar.as_ref()?.toast_path(path));
+    let mut warnings = Vec::new();
+    if relation.total_blocks() == 0 && sidecar.is_none() && args.schema.is_none() {
+        warnings.push(format!("file {path:?} is empty, and taken for a relation without rows"));
+    }
     let mut leaves = Leaves::new(SEGMENT_BLOCKS);
     let new = NewLeaf { path, desc: &desc, column, toast: toast.as_deref() };
     leaves.add(&new, &ReadOptions { verify_checksums, ..*options }, None)?;
@@ -263,7 +267,7 @@ pub fn from_file(args: &AnalysisArgs, options: &ReadOptions) -> Result<Source, F
         dna,
         verify_checksums,
         table: None,
-        warnings: Vec::new(),
+        warnings,
     })
 }
 

@@ -1,14 +1,14 @@
 //! Text out of packed files: gzip (bgzf is gzip in many members), zstd, xz, by the libraries that are kept for them.
 //!
 //! A file may be several packed ones in a row, as `cat a.gz b.gz` makes them. One that is cut off is an error, never a shorter text. Zeros behind
-//! the last gzip member fill up a block of a tape, as gzip itself takes them.
+//! the last gzip member fill up a block of a tape, as gzip itself takes them. The blocks of a bgzf file are whole gzip members, so nothing but the block
+//! without text at its end (section 4.1.2 of the SAM specification) tells that none is missing.
 
 use crate::error::{Error, Result};
 use crate::format::{Format, MAGIC, Packing, format, packing};
 use flate2::bufread::GzDecoder;
 use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// Bytes that are read of a packed file at a time.
 const BUFFER: usize = 1 << 18;
@@ -36,10 +36,8 @@ pub fn unpack(path: &Path, source: Source) -> Result<Unpacked> {
             return Ok(Unpacked { text: source, format });
         }
         Packing::Gzip => {
-            let end = Arc::new(Mutex::new(End::default()));
-            let packed = Watched { source, end: Arc::clone(&end) };
-            let packed = BufReader::with_capacity(BUFFER, packed);
-            Box::new(Ended { text: Members(Some(GzDecoder::new(packed))), end })
+            let packed = BufReader::with_capacity(BUFFER, source);
+            Box::new(Members { member: Some(GzDecoder::new(packed)), bytes: 0, bgzf_open: false })
         }
         Packing::Zstd => Box::new(
             zstd::stream::read::Decoder::with_buffer(BufReader::with_capacity(BUFFER, source))
@@ -60,58 +58,39 @@ pub fn unpack(path: &Path, source: Source) -> Result<Unpacked> {
     Ok(Unpacked { text, format })
 }
 
-/// The block without text that ends a bgzf file (section 4.1.2 of the SAM specification).
-const BGZF_END: [u8; 28] =
-    [0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0xff, 6, 0, b'B', b'C', 2, 0, 0x1b, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-
-/// The first and the last bytes of a packed text, as far as it was read. Blocks of bgzf are whole gzip files, so nothing else tells that some are missing.
-#[derive(Default)]
-struct End {
-    first: Vec<u8>,
-    last: Vec<u8>,
-}
-
-impl End {
-    fn add(&mut self, bytes: &[u8]) {
-        let wanted = 16usize.saturating_sub(self.first.len());
-        self.first.extend(bytes.iter().take(wanted));
-        self.last.extend(&bytes[bytes.len().saturating_sub(BGZF_END.len())..]);
-        self.last.drain(..self.last.len().saturating_sub(BGZF_END.len()));
-    }
-
-    /// Whether it begins as bgzf and does not end as such.
-    fn is_cut_off(&self) -> bool {
-        let is_bgzf = self.first.get(3).is_some_and(|flags| flags & 4 != 0)
-            && self.first.get(12..16) == Some(b"BC\x02\0");
-        is_bgzf && self.last != BGZF_END
-    }
-}
-
-/// What is packed, watched for how it begins and ends.
-struct Watched {
-    source: Source,
-    end: Arc<Mutex<End>>,
-}
-
-impl Read for Watched {
-    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
-        let read = self.source.read(into)?;
-        self.end.lock().unwrap_or_else(PoisonError::into_inner).add(&into[..read]);
-        Ok(read)
-    }
-}
-
 /// The members of a gzip file, one after the other.
-struct Members<R>(Option<GzDecoder<R>>);
+struct Members<R> {
+    member: Option<GzDecoder<R>>,
+    /// Bytes of text of this member so far.
+    bytes: u64,
+    /// The member before this one was a block of bgzf with text, so another block must follow.
+    bgzf_open: bool,
+}
+
+impl<R: BufRead> Members<R> {
+    /// Looks at the member that has ended.
+    fn end_member(&mut self) -> std::io::Result<()> {
+        let extra = self.member.as_ref().and_then(|member| member.header()?.extra());
+        let is_bgzf = extra.is_some_and(|extra| extra.starts_with(b"BC\x02\0"));
+        if self.bgzf_open && !is_bgzf {
+            return Err(cut_off());
+        }
+        self.bgzf_open = is_bgzf && self.bytes > 0;
+        self.bytes = 0;
+        Ok(())
+    }
+}
 
 impl<R: BufRead> Read for Members<R> {
     fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
-        while let Some(member) = &mut self.0 {
+        while let Some(member) = &mut self.member {
             let read = member.read(into)?;
+            self.bytes += read as u64;
             if read > 0 || into.is_empty() {
                 return Ok(read);
             }
-            let Some(mut rest) = self.0.take().map(GzDecoder::into_inner) else { break };
+            self.end_member()?;
+            let Some(mut rest) = self.member.take().map(GzDecoder::into_inner) else { break };
             let zeros = skip_zeros(&mut rest)?;
             if !rest.fill_buf()?.is_empty() {
                 if zeros > 0 {
@@ -119,11 +98,18 @@ impl<R: BufRead> Read for Members<R> {
                         format!("expected the end or a gzip member, found other bytes behind {zeros} zeros");
                     return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, text));
                 }
-                self.0 = Some(GzDecoder::new(rest));
+                self.member = Some(GzDecoder::new(rest));
+            } else if self.bgzf_open {
+                return Err(cut_off());
             }
         }
         Ok(0)
     }
+}
+
+fn cut_off() -> std::io::Error {
+    let text = "expected the empty block that ends a bgzf file, found none: it is cut off";
+    std::io::Error::new(std::io::ErrorKind::UnexpectedEof, text)
 }
 
 /// Reads over bytes that are zero; says how many.
@@ -140,30 +126,66 @@ fn skip_zeros(from: &mut impl BufRead) -> std::io::Result<u64> {
     }
 }
 
-/// What was packed; its end is one only if that of the packed bytes is.
-struct Ended<R> {
-    text: R,
-    end: Arc<Mutex<End>>,
-}
-
-impl<R: Read> Read for Ended<R> {
-    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
-        let read = self.text.read(into)?;
-        if read == 0
-            && !into.is_empty()
-            && self.end.lock().unwrap_or_else(PoisonError::into_inner).is_cut_off()
-        {
-            let text = "expected the empty block that ends a bgzf file, found none: it is cut off";
-            return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, text));
-        }
-        Ok(read)
-    }
-}
-
 /// Reads the first bytes and gives them back with a reader that begins with them.
 fn peek(path: &Path, action: &'static str, mut source: Source) -> Result<(Vec<u8>, Source)> {
     let mut magic = Vec::with_capacity(MAGIC);
     let read = source.by_ref().take(MAGIC as u64).read_to_end(&mut magic);
     read.map_err(|e| Error::io(path, action, e))?;
     Ok((magic.clone(), Box::new(Cursor::new(magic).chain(source))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::{Compression, GzBuilder};
+    use std::io::Write;
+
+    fn member(text: &str, extra: Option<&[u8]>) -> Vec<u8> {
+        let builder = extra.map_or_else(GzBuilder::new, |extra| GzBuilder::new().extra(extra));
+        let mut packer = builder.write(Vec::new(), Compression::fast());
+        packer.write_all(text.as_bytes()).and_then(|()| packer.finish()).expect("in memory")
+    }
+
+    fn gzip(text: &str) -> Vec<u8> {
+        member(text, None)
+    }
+
+    /// The size in the extra field is nothing that is looked at.
+    fn block(text: &str) -> Vec<u8> {
+        member(text, Some(b"BC\x02\0\x1b\0"))
+    }
+
+    fn text_of(parts: &[Vec<u8>]) -> std::io::Result<String> {
+        let unpacked =
+            unpack(Path::new("x"), Box::new(Cursor::new(parts.concat()))).map_err(std::io::Error::other)?;
+        let mut text = String::new();
+        unpacked.text.take(1 << 20).read_to_string(&mut text)?;
+        Ok(text)
+    }
+
+    #[test]
+    fn files_in_a_row_are_whole_each() {
+        let (first, second, end, zeros) = (">a\nAC\n", ">b\nGT\n", block(""), vec![0; 700]);
+        let both = format!("{first}{second}");
+        for parts in [
+            vec![gzip(first), gzip(second), zeros.clone()],
+            vec![block(first), block(second), end.clone()],
+            vec![block(first), block(second), end.clone(), zeros.clone()],
+            vec![block(first), end.clone(), block(second), end.clone()],
+            vec![block(first), end.clone(), gzip(second)],
+            vec![gzip(first), block(second), end.clone(), zeros.clone()],
+        ] {
+            assert_eq!(text_of(&parts).expect("whole"), both);
+        }
+        for parts in [
+            vec![block(first), block(second)],
+            vec![block(first), block(second), zeros],
+            vec![block(first), gzip(second)],
+            vec![block(first), gzip(second), end],
+            vec![gzip(first), block(second)],
+        ] {
+            let told = text_of(&parts).expect_err("cut off").to_string();
+            assert!(told.contains("empty block that ends a bgzf file"), "{told}");
+        }
+    }
 }

@@ -14,6 +14,7 @@ use crate::takeover::{in_use, is_named};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use std::fs::File;
+use std::time::{Duration, Instant};
 
 /// Names of pinned segments begin with this, below /dev/shm.
 pub const PIN_PREFIX: &str = "kmer.pin.";
@@ -38,7 +39,22 @@ pub fn pin_name(name: &str) -> Result<String> {
 
 /// A pinned segment whose name another one took. While this is there nobody sweeps it.
 #[derive(Debug)]
-pub struct Replaced(#[allow(dead_code, reason = "its lock is what is wanted")] Option<File>);
+pub struct Replaced(Option<File>);
+
+impl Replaced {
+    /// Waits as long as the segment is under somebody's passing name: only our lock keeps it from being swept. Whoever took the name either gives it back or is done, soon.
+    fn keep_while_at(&self, place: &str) {
+        let end = Instant::now() + PATIENCE;
+        let is_there = || self.0.as_ref().is_some_and(|file| is_named(place, file).unwrap_or(false));
+        while is_drawn(place) && is_there() && Instant::now() < end {
+            std::thread::sleep(LOOK);
+        }
+    }
+}
+
+/// How long a result that was replaced is kept for another run that may still give it back, and how often it is looked.
+const PATIENCE: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_millis(10);
 
 /// True when there is an object of that name, whatever it is.
 pub fn exists(name: &str) -> bool {
@@ -113,12 +129,14 @@ impl Segment {
             let Some(place) = Some(name.to_owned()).filter(|name| is_ours(name)).or_else(kept) else {
                 return Ok(());
             };
-            let (mine, place) = (path_of(self.name()), path_of(&place));
-            match renameat2(AT_FDCWD, &mine, AT_FDCWD, &place, RenameFlags::RENAME_EXCHANGE) {
+            let (mine, at) = (path_of(self.name()), path_of(&place));
+            match renameat2(AT_FDCWD, &mine, AT_FDCWD, &at, RenameFlags::RENAME_EXCHANGE) {
                 Err(Errno::ENOENT) if exists(self.name()) => {}
-                done => return done.map_err(|e| os("give back", name, e)),
+                Err(e) => return Err(os("give back", name, e)),
+                Ok(()) => break replaced.iter().for_each(|replaced| replaced.keep_while_at(&place)),
             }
         }
+        Ok(())
     }
 }
 

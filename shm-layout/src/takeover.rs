@@ -259,7 +259,11 @@ pub fn look(name: &str) -> Result<Listed> {
 fn look_at(name: &str, file: &File) -> Result<Listed> {
     let meta = file.metadata().map_err(|e| os("look at", name, e))?;
     let me = nix::unistd::geteuid().as_raw();
-    if meta.uid() != me || !meta.is_file() {
+    if !meta.is_file() {
+        let (expected, found) = ("a file".into(), "something else".into());
+        return Err(Error::Damaged { name: name.into(), what: "object", expected, found });
+    }
+    if meta.uid() != me {
         let (expected, found) = (format!("a file of user {me}"), format!("one of user {}", meta.uid()));
         return Err(Error::Damaged { name: name.into(), what: "owner", expected, found });
     }

@@ -94,6 +94,24 @@ fn what_is_no_result_is_not_replaced() {
     assert!(pin.path().is_file(), "{ended}");
 }
 
+/// Its own bytes would be gone before they are written.
+#[test]
+fn a_pinned_result_is_not_written_over_itself() {
+    let (dir, pin) = (tempfile::tempdir().expect("a directory"), PinName::new());
+    let input = dir.path().join("a.fa");
+    copies(&input, 85);
+    let _ = leader().words("-q --all -k 12 --count-only --pin").arg(pin.name()).arg(&input).run().exits(0);
+    let before = fs::read(pin.path()).expect("there");
+    for command in ["dump", "inspect"] {
+        let ended = leader().arg(command).arg(pin.name()).arg("-o").arg(pin.path()).run();
+        let _ = ended.fails(2, &["-o", "found that of the input"]);
+    }
+    assert!(fs::read(pin.path()).expect("there") == before);
+    // All questions are answered, or none.
+    let ended = leader().arg("lookup").arg(pin.name()).args(["ACGTACGTACGT", "ACGTACGTACGTA"]).run();
+    assert!(ended.fails(1, &["ACGTACGTACGTA"]).stdout.is_empty());
+}
+
 #[test]
 fn names_that_others_would_misread_are_refused() {
     for name in ["-x", "kmer.pin.-x", "kmer.pin.kmer.pin.x", "kmer.pin.", "a/b"] {

@@ -15,6 +15,7 @@ pub mod text;
 
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::output::same::{Input, refuse_same};
 use clap::Args;
 use page::Page;
 use shm_layout::pin::{PIN_PREFIX, exists, pin_name};
@@ -50,6 +51,7 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
         _ => typed,
     };
     let page = collect(&name)?;
+    refuse_same(&[Input::File(place::path_of(&name))], &[("-o", args.output.as_deref())])?;
     let mut output = Output::open(args.output.as_deref())?;
     let shown = if args.html { html::show(&page) } else { text::show(&page) };
     output.write(shown.as_bytes())?;

@@ -41,7 +41,7 @@ pub struct MergeArgs {
     /// Which k-mers, in which order.
     #[command(flatten)]
     pub select: SelectArgs,
-    /// Form of the result
+    /// Form of the result; sql and copy are for runs
     #[arg(short = 'F', long, value_enum, value_name = "FORM", default_value_t = Format::Tsv, help_heading = "Output")]
     pub format: Format,
     /// Write the result to FILE, which appears whole or not at all [default: standard output]
