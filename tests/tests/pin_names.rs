@@ -22,7 +22,8 @@ fn copies(path: &Path, seed: u64) {
 fn a_resumed_run_knows_its_own_result_by_its_kmers() {
     let dir = tempfile::tempdir().expect("a directory");
     let (mine, other) = (dir.path().join("a.fa"), dir.path().join("b.fa"));
-    (copies(&mine, 81), copies(&other, 82));
+    copies(&mine, 81);
+    copies(&other, 82);
     let pin = PinName::new();
     let words =
         format!("-q -k 16 --top 30 --resumable -o out --pin {} --inject pin.filled:leader:kill", pin.name());
