@@ -11,6 +11,7 @@ use crate::carried::remove_other;
 use crate::cli::{AnalysisArgs, Cli};
 use crate::debug::{DebugArgs, Seconds};
 use crate::failure::Failure;
+use crate::output::same::STDOUT;
 use crate::plan::Plan;
 use crate::recover::recover_all;
 use clap::{Args, Parser};
@@ -107,7 +108,10 @@ pub fn take(args: &ResumeArgs) -> Result<Taken, Failure> {
     }
     let mut analysis = cli.analysis;
     if let Some(output) = &args.output {
-        let output = std::path::absolute(output).map_err(|e| Failure::io("find", output, &e))?;
+        let output = match output {
+            output if output == Path::new(STDOUT) => output.clone(),
+            output => std::path::absolute(output).map_err(|e| Failure::io("find", output, &e))?,
+        };
         // A part is the result of its run.
         match &mut analysis.partial.partial {
             Some(partial) => *partial = output,

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use kmer_tests::engine::{Ended, Engine, bin, leader};
+use kmer_tests::fault::Small;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use tempfile::TempDir;
@@ -103,6 +104,23 @@ fn no_output_takes_the_place_of_what_is_read() {
 }
 
 #[test]
+fn a_dash_is_standard_output_for_one_output() {
+    let small = Small::new(86, 40);
+    let run = |words: &str| leader().words("-q -k 9 --all -j 1").words(words).arg(small.path()).run();
+    let expected = run("").exits(0);
+    let dash = run("-o -").exits(0);
+    assert_eq!(dash.stdout, expected.stdout, "{dash}");
+    let saved = run("-o /dev/null --histogram -").exits(0);
+    assert!(
+        saved.text().lines().all(|line| line.split('\t').count() == 2) && !saved.stdout.is_empty(),
+        "{saved}"
+    );
+    for words in ["--histogram -", "-o - --summary-json -", "--count-only --dense -"] {
+        let _ = run(words).fails(2, &["\"-\": expected a file of its own, found that of"]);
+    }
+}
+
+#[test]
 fn nothing_is_made_in_the_place_of_what_it_is_made_of() {
     let files = Files::new();
     for (words, input) in [
@@ -128,7 +146,10 @@ fn nothing_is_made_in_the_place_of_what_it_is_made_of() {
 fn what_is_kept_goes_only_where_it_can_be_had_again() {
     let _ = leader().words("--all -k 9 --pin=-x klebs").run().fails(2, &["the first of them no '-'"]);
     let pinned = format!("torture {EXAMPLES}/amplicons --kills 1 -- --pin kmer-tests-torture");
-    let _ = leader().words(&pinned).run().fails(2, &["whose outcome is in one file, found \"--pin\""]);
+    let _ = leader()
+        .words(&pinned)
+        .run()
+        .fails(2, &["whose outcome is in one file, and segments in /dev/shm, found \"--pin\""]);
     assert!(!Path::new("/dev/shm/kmer.pin.kmer-tests-torture").exists());
 }
 

@@ -1,7 +1,7 @@
 //! Everything that a run writes, opened before the work and finished after it.
 
 use super::Output;
-use super::same::{files_of, refuse_same};
+use super::same::{STDOUT, files_of, refuse_same};
 use crate::cli::AnalysisArgs;
 use crate::dense::write::Writer;
 use crate::failure::Failure;
@@ -35,18 +35,12 @@ impl Outputs {
         let open = |path: Option<&Path>| Output::open_heard(path, Some(signals));
         let file = |path: &Option<PathBuf>| path.as_deref().map(|p| open(Some(p))).transpose();
         Ok(Self {
-            result: match args.output.as_deref() {
-                None if args.database.save || args.partial.partial.is_some() => None,
-                target => Some(open(target)?),
-            },
+            result: result(args).map(|path| open(Some(path))).transpose()?,
             histogram: file(&args.select.histogram)?,
             summary: file(&args.format.summary_json)?,
             dense: file(&args.dense)?,
             page: file(&args.page.report)?,
-            partial: match args.partial.partial.as_deref() {
-                Some(path) if path == Path::new("-") => Some(open(None)?),
-                path => path.map(|path| open(Some(path))).transpose()?,
-            },
+            partial: file(&args.partial.partial)?,
         })
     }
 
@@ -137,10 +131,16 @@ impl Outputs {
     }
 }
 
+/// Where the result goes, if it goes anywhere but into the database.
+fn result(args: &AnalysisArgs) -> Option<&Path> {
+    let elsewhere = args.database.save || args.partial.partial.is_some();
+    args.output.as_deref().or_else(|| (!elsewhere).then_some(Path::new(STDOUT)))
+}
+
 /// The outputs with the options that name them.
 fn named(args: &AnalysisArgs) -> [(&'static str, Option<&Path>); 6] {
     [
-        ("-o", args.output.as_deref()),
+        ("-o", result(args)),
         ("--histogram", args.select.histogram.as_deref()),
         ("--summary-json", args.format.summary_json.as_deref()),
         ("--dense", args.dense.as_deref()),

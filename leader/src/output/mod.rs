@@ -32,7 +32,7 @@ pub enum Output {
 }
 
 impl Output {
-    /// Opens the output: standard output, or a new file beside `target`.
+    /// Opens the output: standard output, which is also `-`, or a new file beside `target`.
     ///
     /// # Errors
     /// When the file cannot be made.
@@ -42,7 +42,9 @@ impl Output {
 
     /// The same, where signals are caught: one of them ends the wait for a reader.
     fn open_heard(target: Option<&Path>, signals: Option<&Signals>) -> Result<Self, Failure> {
-        let Some(target) = target else { return Stream::stdout(signals).map(Self::Stream) };
+        let Some(target) = target.filter(|target| *target != Path::new(same::STDOUT)) else {
+            return Stream::stdout(signals).map(Self::Stream);
+        };
         if let Ok(meta) = std::fs::metadata(target) {
             if meta.is_dir() {
                 return Err(Failure::error(format!("could not create file {target:?}: it is a directory")));

@@ -11,6 +11,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+/// What stands for standard output where a file is named.
+pub const STDOUT: &str = "-";
+
 /// Something that is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
@@ -92,17 +95,17 @@ pub fn refuse_same(inputs: &[Input], outputs: &[(&str, Option<&Path>)]) -> Resul
     for (option, path) in outputs.iter().filter_map(|(option, path)| Some((*option, (*path)?))) {
         // A device may be written to twice.
         let is_special = std::fs::metadata(path).is_ok_and(|meta| !meta.is_file());
-        if is_special || path == Path::new("-") {
+        if is_special && path != Path::new(STDOUT) {
             continue;
         }
-        let full = full(path);
+        let full = if path == Path::new(STDOUT) { path.into() } else { full(path) };
         let refuse = |other: &str| {
             Err(Failure::usage(format!("{option} {path:?}: expected a file of its own, found {other}")))
         };
         if let Some((other, _)) = seen.iter().find(|(_, known)| *known == full) {
             return refuse(&format!("that of {other}"));
         }
-        if let Some(input) = inputs.iter().find(|input| input.has(&full)) {
+        if let Some(input) = inputs.iter().find(|input| path != Path::new(STDOUT) && input.has(&full)) {
             return refuse(&match input {
                 Input::File(_) | Input::Stdin => "that of the input".into(),
                 Input::Relation(first) => format!("one of relation {first:?}, which is read"),
@@ -116,6 +119,13 @@ pub fn refuse_same(inputs: &[Input], outputs: &[(&str, Option<&Path>)]) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn standard_output_is_one_file() {
+        let dash = Some(Path::new(STDOUT));
+        assert!(refuse_same(&[Input::Stdin], &[("-o", dash), ("--dense", None)]).is_ok());
+        assert!(refuse_same(&[], &[("-o", dash), ("--dense", dash)]).is_err());
+    }
 
     #[test]
     fn a_relation_is_more_than_a_file() {

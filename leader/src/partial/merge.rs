@@ -10,7 +10,7 @@ use crate::failure::{EXIT_SKIPPED, Failure};
 use crate::format::facts::{Facts, ROWS};
 use crate::format::{Form, Format};
 use crate::output::Output;
-use crate::output::same::{Input, refuse_same};
+use crate::output::same::{Input, STDOUT, refuse_same};
 use crate::report::tally::Tally;
 use crate::report::top::Top;
 use crate::report::{Entries, Entry};
@@ -20,7 +20,7 @@ use clap::Args;
 use kmer::params::Params;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Options of `merge`.
 #[derive(Debug, Args)]
@@ -67,7 +67,8 @@ pub fn merge(args: &MergeArgs) -> Result<i32, Failure> {
     let rule = ThresholdRule::typed(args.max_appearance_rate, args.max_appearance_nrow, &args.select);
     let counts = if sum.counts_rows() { ROWS } else { "occurrences" };
     let form = Form::plain(args.format, params, counts)?;
-    let outputs = [("-o", args.output.as_deref()), ("--histogram", args.select.histogram.as_deref())];
+    let result = args.output.as_deref().unwrap_or(Path::new(STDOUT));
+    let outputs = [("-o", Some(result)), ("--histogram", args.select.histogram.as_deref())];
     let inputs: Vec<Input> = args.parts.iter().cloned().map(Input::File).collect();
     refuse_same(&inputs, &outputs)?;
     let mut output = Output::open(args.output.as_deref())?;
