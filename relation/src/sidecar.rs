@@ -87,8 +87,7 @@ impl Sidecar {
             // The same file by a path that does not begin with a blank.
             let here = if key == "toast" && value.starts_with(char::is_whitespace) { "./" } else { "" };
             let value = format!("{here}{value}");
-            let wrong =
-                |expected: &str| Err(own_error("sidecar", expected, format!("{key} = {value:?}")));
+            let wrong = |expected: &str| Err(own_error("sidecar", expected, format!("{key} = {value:?}")));
             if value.contains(['\n', '\r']) {
                 return wrong("a value in one line");
             }
@@ -150,6 +149,25 @@ mod tests {
         let small = Sidecar { column: None, toast: None, checksums: false, ..full };
         small.save(&rel).unwrap();
         assert_eq!(Sidecar::load(&rel).unwrap(), Some(small));
+    }
+
+    #[test]
+    fn a_toast_file_is_found_whatever_it_is_called() {
+        let rel = Path::new("dir/reads");
+        let named = |toast: &str| {
+            let columns = "seq dna2".to_owned();
+            Sidecar { columns, column: None, toast: Some(toast.to_owned()), checksums: true }
+        };
+        for name in [" lead", "\tlead", "#x", "a = b", "\"x\"", "./x", "/abs"] {
+            let read = Sidecar::parse(&named(name).to_text().unwrap()).unwrap();
+            let (read, same) = (read.toast_path(rel).unwrap(), named(name).toast_path(rel).unwrap());
+            assert!(read.components().eq(same.components()), "{read:?}");
+        }
+        for name in ["trail ", "two\nlines", "x\r"] {
+            assert!(named(name).to_text().unwrap_err().to_string().starts_with("sidecar: expected a value "));
+        }
+        // As blanks around a value mean nothing.
+        assert_eq!(Sidecar::parse("columns =  a int4  \ntoast= x ").unwrap().toast.as_deref(), Some("x"));
     }
 
     #[test]

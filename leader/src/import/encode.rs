@@ -174,7 +174,12 @@ impl Packer {
             match code(codes, letter, lines.get(at + 1)) {
                 SKIP => {}
                 REFUSE => {
-                    return Some(Refused { position: position + 1, letter, ambiguous: false, kind: self.kind });
+                    return Some(Refused {
+                        position: position + 1,
+                        letter,
+                        ambiguous: false,
+                        kind: self.kind,
+                    });
                 }
                 _ => position += 1,
             }

@@ -28,11 +28,7 @@ impl Fastq {
     }
 
     /// Header and letters of the next record, which is number `record` of `path`.
-    pub(super) fn next(
-        &mut self,
-        path: &Path,
-        record: u64,
-    ) -> Result<Option<(&[u8], &[u8])>, ImportError> {
+    pub(super) fn next(&mut self, path: &Path, record: u64) -> Result<Option<(&[u8], &[u8])>, ImportError> {
         loop {
             if !self.line(path, 0)? && self.record[0].is_empty() {
                 return Ok(None);
@@ -55,7 +51,10 @@ impl Fastq {
                 return refuse("expected a whole record, found the end of the file", self.lines);
             }
             if line == 2 && self.record[2].first() != Some(&b'+') {
-                return refuse("expected a line with + behind the sequence, found something else", self.lines);
+                return refuse(
+                    "expected a line with + behind the sequence, found something else",
+                    self.lines,
+                );
             }
         }
         let [header, letters, _, qualities] = &self.record;

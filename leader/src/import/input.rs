@@ -13,6 +13,7 @@ use std::path::Path;
 use needletail::FastxReader;
 use needletail::errors::{ParseError, ParseErrorKind};
 use needletail::parser::FastaReader;
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sequence::Format;
 use sequence::unpack::{Source, unpack};
@@ -78,7 +79,7 @@ impl Read for Heard {
             PollFd::new(self.file.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
         ];
-        poll(&mut ready, PollTimeout::NONE)?;
+        while poll(&mut ready, PollTimeout::NONE) == Err(Errno::EINTR) {}
         if ready[1].any() == Some(true) {
             return Err(io::Error::other("a signal came"));
         }

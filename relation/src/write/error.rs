@@ -16,7 +16,7 @@ pub enum WriteError {
         path: PathBuf,
     },
     /// Something else than a file is in the way.
-    #[error("file {path:?}: expected a file that can be replaced, found {found}")]
+    #[error("file {path:?}: exists already: expected a file, found {found}")]
     NoFile {
         /// What is in the way.
         path: PathBuf,

@@ -56,8 +56,7 @@ impl Names {
         undo_the_dead(first);
         for _ in 0..TAG_TRIES {
             let number = NEXT_WRITER.fetch_add(1, Ordering::Relaxed);
-            let names =
-                Self { first: first.to_path_buf(), tag: format!("{}-{number}", std::process::id()) };
+            let names = Self { first: first.to_path_buf(), tag: format!("{}-{number}", std::process::id()) };
             if ["tmp", "new", "old"].iter().all(|end| !is_there(&names.passing(first, end))) {
                 return Ok(names);
             }
