@@ -177,6 +177,12 @@ fn what_no_relation_can_have_had_is_refused_before_anything_is_touched() {
         assert_eq!(files(directory.path()), before);
         std::fs::remove_file(&stray).unwrap();
     }
+}
+
+#[test]
+fn what_is_no_file_is_refused_before_anything_is_touched() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("rel");
     for (name, found) in
         [("rel", "a directory"), ("rel.toast", "a symbolic link"), ("rel.schema", "a directory")]
     {
