@@ -4,9 +4,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
 
 use kmer_tests::engine::{Ended, Engine, bin, leader};
-use nix::sys::signal::Signal;
+use kmer_tests::fault::within;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, mkfifo};
 use tempfile::TempDir;
 
 /// One long record, so that there is a TOAST file, and one short one.
@@ -159,6 +164,42 @@ fn an_import_that_is_killed_leaves_the_old_relation_or_the_new_one_or_none() {
         }
     }
     assert!(ends.iter().all(|count| *count > 0), "{ends:?}");
+}
+
+/// Where the file system has no files without a name, as strace has it here, they have temporary ones while a signal is waited for.
+#[test]
+fn a_signal_leaves_nothing_where_files_have_names_from_the_start() {
+    let (dir, out) = (inputs(), tempfile::tempdir().expect("a directory"));
+    let strace = Path::new("/usr/bin/strace");
+    if !strace.exists() {
+        eprintln!("not tested: there is no strace");
+        return;
+    }
+    let pipe = dir.path().join("pipe");
+    mkfifo(&pipe, Mode::S_IRWXU).expect("made");
+    for is_written in [false, true] {
+        let engine = Engine::new(strace.into()).words("-f -o /dev/null -P").arg(out.path());
+        let engine =
+            engine.words("-e trace=openat -e inject=openat:error=EOPNOTSUPP").arg(bin("kmer-leader"));
+        let engine = engine.arg("import").arg(&pipe).arg("-o").arg(out.path().join("out"));
+        let running = engine.spawn();
+        let writer = is_written.then(|| {
+            let writer = fs::OpenOptions::new().write(true).open(&pipe).expect("somebody reads");
+            std::io::Write::write_all(&mut &writer, b">a\nACGT").expect("there is room");
+            writer
+        });
+        let pid = || {
+            let names = made(out.path());
+            names.keys().next()?.strip_prefix(".out.")?.split('-').next()?.parse().ok()
+        };
+        assert!(within(Duration::from_secs(20), || pid().is_some()), "no temporary name");
+        // So that it waits for input.
+        sleep(Duration::from_millis(300));
+        kill(Pid::from_raw(pid().expect("it was there")), Signal::SIGTERM).expect("it runs");
+        let _ = running.wait().ends_by(Signal::SIGTERM);
+        drop(writer);
+        assert!(made(out.path()).is_empty());
+    }
 }
 
 #[test]

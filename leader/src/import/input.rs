@@ -5,15 +5,17 @@
 //!
 //! Where signals are held, one of them ends the wait for input.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Chain, Read};
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use needletail::FastxReader;
 use needletail::errors::{ParseError, ParseErrorKind};
 use needletail::parser::FastaReader;
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sequence::Format;
 use sequence::unpack::{Source, unpack};
@@ -36,7 +38,8 @@ impl Records {
         let opened = if path == Path::new("-") {
             io::stdin().as_fd().try_clone_to_owned().map(File::from)
         } else {
-            File::open(path)
+            // A named pipe is open at once, and waited for where signals are heard.
+            OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)
         };
         let file = opened.map_err(|cause| ImportError::io(path, "open", cause))?;
         let unpacked = unpack(path, Box::new(Heard { file, signals }))?;
@@ -75,15 +78,20 @@ struct Heard {
 
 impl Read for Heard {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut ready = [
-            PollFd::new(self.file.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-        ];
-        while poll(&mut ready, PollTimeout::NONE) == Err(Errno::EINTR) {}
-        if ready[1].any() == Some(true) {
-            return Err(io::Error::other("a signal came"));
+        loop {
+            let mut ready = [
+                PollFd::new(self.file.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            ];
+            while poll(&mut ready, PollTimeout::NONE) == Err(Errno::EINTR) {}
+            if ready[1].any() == Some(true) {
+                return Err(io::Error::other("a signal came"));
+            }
+            match self.file.read(buffer) {
+                Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => {}
+                read => return read,
+            }
         }
-        self.file.read(buffer)
     }
 }
 

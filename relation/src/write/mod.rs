@@ -127,7 +127,8 @@ impl HeapWriter {
     ///
     /// # Errors
     /// [`WriteError::Exists`] if the relation, its TOAST file or its sidecar is there and `options.overwrite` is not set;
-    /// [`WriteError::NoFile`] and [`WriteError::Stray`] for what cannot be replaced; [`WriteError::Option`] for an option out of its range; [`WriteError::Io`] if the directory cannot be written to.
+    /// [`WriteError::NoFile`] and [`WriteError::Stray`] for what cannot be replaced; [`WriteError::Option`] for an option out
+    /// of its range; [`WriteError::Io`] if the directory cannot be written to.
     pub fn create(path: &Path, options: &WriteOptions) -> Result<Self, WriteError> {
         if options.first_value_id == 0 {
             return Err(WriteError::Option { name: "first_value_id" });
