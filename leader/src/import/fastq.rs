@@ -9,6 +9,7 @@ use std::path::Path;
 use sequence::unpack::Source;
 
 use super::error::ImportError;
+use super::input::Record;
 
 /// Bytes that are read at a time.
 const BUFFER: usize = 1 << 16;
@@ -27,8 +28,8 @@ impl Fastq {
         Self { text: BufReader::with_capacity(BUFFER, text), lines: 0, record: Default::default() }
     }
 
-    /// Header and letters of the next record, which is number `record` of `path`.
-    pub(super) fn next(&mut self, path: &Path, record: u64) -> Result<Option<(&[u8], &[u8])>, ImportError> {
+    /// The next record, which is number `record` of `path`.
+    pub(super) fn next(&mut self, path: &Path, record: u64) -> Result<Option<Record<'_>>, ImportError> {
         loop {
             if !self.line(path, 0)? && self.record[0].is_empty() {
                 return Ok(None);
@@ -61,7 +62,7 @@ impl Fastq {
         if letters.len() != qualities.len() {
             return refuse("expected as many qualities as bases, found another number", first);
         }
-        Ok(Some((&header[1..], letters)))
+        Ok(Some(Record { header: &header[1..], lines: letters }))
     }
 
     /// Reads a line; says whether it has an end.

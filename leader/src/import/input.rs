@@ -24,6 +24,14 @@ use super::error::ImportError;
 use super::fastq::Fastq;
 use crate::signals::Signals;
 
+/// A record.
+pub(super) struct Record<'a> {
+    /// Its first line without what it begins with.
+    pub(super) header: &'a [u8],
+    /// Its letters, with line ends but the last.
+    pub(super) lines: &'a [u8],
+}
+
 /// What records are cut from.
 pub(super) enum Records {
     /// FASTA.
@@ -49,22 +57,25 @@ impl Records {
         })
     }
 
-    /// Hands header and lines of the next record, which is number `record` of `path`, to `take`. Says whether there was one.
+    /// Hands the next record, which is number `record` of `path`, to `take`. Says whether there was one.
     pub(super) fn next(
         &mut self,
         path: &Path,
         record: u64,
-        take: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), ImportError>,
+        take: &mut dyn FnMut(&Record<'_>) -> Result<(), ImportError>,
     ) -> Result<bool, ImportError> {
         match self {
             Self::Fasta(reader) => match reader.next() {
                 None => Ok(false),
                 Some(Err(cause)) => Err(parse_error(path, record, &cause)),
-                Some(Ok(parsed)) => take(parsed.id(), parsed.raw_seq()).map(|()| true),
+                Some(Ok(parsed)) => {
+                    let found = Record { header: parsed.id(), lines: parsed.raw_seq() };
+                    take(&found).map(|()| true)
+                }
             },
             Self::Fastq(reader) => match reader.next(path, record)? {
                 None => Ok(false),
-                Some((header, letters)) => take(header, letters).map(|()| true),
+                Some(found) => take(&found).map(|()| true),
             },
         }
     }

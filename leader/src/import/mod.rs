@@ -33,7 +33,7 @@ use relation::write::{FIRST_VALUE_ID, Field, HeapWriter, WriteOptions, WriteSumm
 pub use error::{ImportError, failure};
 
 use encode::{Packer, Refused};
-use input::Records;
+use input::{Record, Records};
 
 /// How the bases are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -208,14 +208,15 @@ impl Import {
         })?;
         let mut records = Records::open(path, heard)?;
         let mut record = 1;
-        while records.next(path, record, &mut |header, lines| self.record(path, record, header, lines))? {
+        while records.next(path, record, &mut |found| self.record(path, record, found))? {
             record += 1;
         }
         // Not only when all is read.
         if self.writer.has_toast() { sidecar(args, true).map(|_| ()) } else { Ok(()) }
     }
 
-    fn record(&mut self, path: &Path, record: u64, header: &[u8], lines: &[u8]) -> Result<(), ImportError> {
+    fn record(&mut self, path: &Path, record: u64, found: &Record<'_>) -> Result<(), ImportError> {
+        let Record { header, lines } = *found;
         let name = input::name(path, record, header)?;
         match self.packer.pack(lines) {
             Ok(()) => {}
