@@ -310,13 +310,7 @@ fn undo(args: &UndoArgs) -> Result<i32, Failure> {
 
 fn import(args: &ImportArgs) -> Result<i32, Failure> {
     import::check(args)?;
-    let done = import::run(args).map_err(|e| {
-        let failure = Failure::error(&e);
-        match e.downcast_ref::<import::ImportError>().and_then(import::ImportError::hint) {
-            Some(hint) => failure.hint(hint),
-            None => failure,
-        }
-    })?;
+    let done = import::run(args, &Signals::catch()?).map_err(|e| import::failure(&e))?;
     let skipped =
         if done.skipped > 0 { format!(", {} records skipped", done.skipped) } else { String::new() };
     let toast =

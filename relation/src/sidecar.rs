@@ -63,9 +63,18 @@ impl Sidecar {
     /// Writes FILE.schema, replacing one that is there.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Io`]; [`crate::ErrorKind::Own`] for a value with a line break in it.
+    /// [`crate::ErrorKind::Io`]; those of [`Sidecar::to_text`].
     pub fn save(&self, rel: &Path) -> Result<()> {
         let path = Self::path_for(rel);
+        let text = self.to_text().map_err(|e| e.in_file(&path))?;
+        std::fs::write(&path, text).map_err(|e| io_error("cannot write", e).in_file(&path))
+    }
+
+    /// The text of FILE.schema.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Own`] for a value that would not come back: with a line break in it, or blanks at its ends.
+    pub fn to_text(&self) -> Result<String> {
         let mut text = String::from("# read by kmer-leader: what the relation file itself does not say\n");
         let checksums = Some(if self.checksums { "on" } else { "off" });
         for (key, value) in [
@@ -75,13 +84,19 @@ impl Sidecar {
             ("checksums", checksums),
         ] {
             let Some(value) = value else { continue };
+            // The same file by a path that does not begin with a blank.
+            let here = if key == "toast" && value.starts_with(char::is_whitespace) { "./" } else { "" };
+            let value = format!("{here}{value}");
+            let wrong = |expected: &str| Err(own_error("sidecar", expected, format!("{key} = {value:?}")));
             if value.contains(['\n', '\r']) {
-                let found = format!("{key} = {value:?}");
-                return Err(own_error("sidecar", "a value in one line", found).in_file(&path));
+                return wrong("a value in one line");
+            }
+            if value.trim() != value {
+                return wrong("a value without blanks at its ends");
             }
             let _ = writeln!(text, "{key} = {value}");
         }
-        std::fs::write(&path, text).map_err(|e| io_error("cannot write", e).in_file(&path))
+        Ok(text)
     }
 
     fn parse(text: &str) -> Result<Self> {
@@ -134,6 +149,25 @@ mod tests {
         let small = Sidecar { column: None, toast: None, checksums: false, ..full };
         small.save(&rel).unwrap();
         assert_eq!(Sidecar::load(&rel).unwrap(), Some(small));
+    }
+
+    #[test]
+    fn a_toast_file_is_found_whatever_it_is_called() {
+        let rel = Path::new("dir/reads");
+        let named = |toast: &str| {
+            let columns = "seq dna2".to_owned();
+            Sidecar { columns, column: None, toast: Some(toast.to_owned()), checksums: true }
+        };
+        for name in [" lead", "\tlead", "#x", "a = b", "\"x\"", "./x", "/abs"] {
+            let read = Sidecar::parse(&named(name).to_text().unwrap()).unwrap();
+            let (read, same) = (read.toast_path(rel).unwrap(), named(name).toast_path(rel).unwrap());
+            assert!(read.components().eq(same.components()), "{read:?}");
+        }
+        for name in ["trail ", "two\nlines", "x\r"] {
+            assert!(named(name).to_text().unwrap_err().to_string().starts_with("sidecar: expected a value "));
+        }
+        // As blanks around a value mean nothing.
+        assert_eq!(Sidecar::parse("columns =  a int4  \ntoast= x ").unwrap().toast.as_deref(), Some("x"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! `dna2`: A=0, C=1, G=2, T=3. `dna4`: A=1, C=2, G=4, T=8, an ambiguity code is the OR of the bases it stands for. Both most
 //! significant bits first, the last byte filled up with zeros (`varbit.h`). U is T, lower case is upper case, line ends are
-//! no letters.
+//! no letters. A carriage return belongs to the line feed that follows it; alone it is a letter like any other that means nothing.
 
 use super::ImportType;
 
@@ -12,6 +12,8 @@ const MAX_BITS: u64 = 2_147_483_640;
 const NO_CODE: u8 = 0x80;
 /// A line end.
 const SKIP: u8 = NO_CODE;
+/// A carriage return.
+const RETURN: u8 = NO_CODE + 3;
 /// An IUPAC ambiguity code where only bases can be stored.
 const AMBIGUOUS: u8 = NO_CODE + 1;
 /// Anything else.
@@ -40,6 +42,15 @@ const IUPAC: [(u8, u8); 16] = [
 static DNA2: [u8; 256] = table(ImportType::Dna2);
 static DNA4: [u8; 256] = table(ImportType::Dna4);
 
+impl ImportType {
+    fn codes(self) -> &'static [u8; 256] {
+        match self {
+            ImportType::Dna2 => &DNA2,
+            ImportType::Dna4 => &DNA4,
+        }
+    }
+}
+
 const fn table(kind: ImportType) -> [u8; 256] {
     let mut codes = [REFUSE; 256];
     let mut index = 0;
@@ -55,7 +66,7 @@ const fn table(kind: ImportType) -> [u8; 256] {
         index += 1;
     }
     codes[b'\n' as usize] = SKIP;
-    codes[b'\r' as usize] = SKIP;
+    codes[b'\r' as usize] = RETURN;
     codes
 }
 
@@ -92,9 +103,10 @@ impl Packer {
     pub(super) fn pack(&mut self, lines: &[u8]) -> Result<(), Refused> {
         self.bytes.clear();
         (self.bases, self.carry, self.carry_bits) = (0, 0, 0);
+        let codes = self.kind.codes();
         match self.kind {
-            ImportType::Dna2 => self.pack_as::<2, 4>(&DNA2, lines)?,
-            ImportType::Dna4 => self.pack_as::<4, 2>(&DNA4, lines)?,
+            ImportType::Dna2 => self.pack_as::<2, 4>(codes, lines)?,
+            ImportType::Dna4 => self.pack_as::<4, 2>(codes, lines)?,
         }
         if self.carry_bits > 0 {
             self.bytes.push((self.carry << (8 - self.carry_bits)) as u8);
@@ -134,7 +146,7 @@ impl Packer {
     ) -> Result<(), Refused> {
         self.bytes.reserve(lines.len() / GROUP + 1);
         let (groups, rest) = lines.as_chunks::<GROUP>();
-        for group in groups {
+        for (at, group) in groups.iter().enumerate() {
             let (mut byte, mut seen) = (0u32, 0u8);
             for &letter in group {
                 let code = codes[usize::from(letter)];
@@ -147,15 +159,42 @@ impl Packer {
                 self.carry = joined & ((1 << self.carry_bits) - 1);
                 self.bases += GROUP as u64;
             } else {
-                self.pack_slowly::<WIDTH>(codes, group)?;
+                let behind = lines.get((at + 1) * GROUP);
+                self.pack_slowly::<WIDTH>(codes, group, behind)?;
             }
         }
-        self.pack_slowly::<WIDTH>(codes, rest)
+        self.pack_slowly::<WIDTH>(codes, rest, None)
     }
 
-    fn pack_slowly<const WIDTH: u32>(&mut self, codes: &[u8; 256], letters: &[u8]) -> Result<(), Refused> {
-        for &letter in letters {
-            let code = codes[usize::from(letter)];
+    /// What makes the record one that cannot be stored in any type, wherever it stands. Asked only where [`Packer::pack`] refused.
+    pub(super) fn invalid(&self, lines: &[u8]) -> Option<Refused> {
+        let mut position = 0;
+        let codes = self.kind.codes();
+        for (at, &letter) in lines.iter().enumerate() {
+            match code(codes, letter, lines.get(at + 1)) {
+                SKIP => {}
+                REFUSE => {
+                    return Some(Refused {
+                        position: position + 1,
+                        letter,
+                        ambiguous: false,
+                        kind: self.kind,
+                    });
+                }
+                _ => position += 1,
+            }
+        }
+        None
+    }
+
+    fn pack_slowly<const WIDTH: u32>(
+        &mut self,
+        codes: &[u8; 256],
+        letters: &[u8],
+        behind: Option<&u8>,
+    ) -> Result<(), Refused> {
+        for (at, &letter) in letters.iter().enumerate() {
+            let code = code(codes, letter, letters.get(at + 1).or(behind));
             if code == SKIP {
                 continue;
             }
@@ -172,5 +211,14 @@ impl Packer {
             }
         }
         Ok(())
+    }
+}
+
+/// What a letter stands for, with `next` behind it.
+fn code(codes: &[u8; 256], letter: u8, next: Option<&u8>) -> u8 {
+    match codes[usize::from(letter)] {
+        RETURN if next == Some(&b'\n') => SKIP,
+        RETURN => REFUSE,
+        code => code,
     }
 }

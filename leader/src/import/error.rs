@@ -3,10 +3,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use nix::sys::signal::Signal;
 use relation::write::WriteError;
 
 use super::ImportType;
 use super::encode::Refused;
+use crate::failure::Failure;
 
 /// An error of an import. Records count from 1 in each file, bases from 1 in each record.
 #[derive(Debug, thiserror::Error)]
@@ -72,21 +74,38 @@ pub enum ImportError {
     /// The relation cannot be written; the output exists already, or the disk is full, say.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// The sidecar cannot be written.
-    #[error(transparent)]
-    Sidecar(#[from] relation::Error),
     /// The output has a name that the sidecar cannot hold.
-    #[error("file {path:?}: expected a name in UTF-8, found other bytes")]
+    #[error("file {path:?}: expected a name {expected}, found {found}")]
     OutputName {
         /// The output file.
         path: PathBuf,
+        /// What a name must be.
+        expected: &'static str,
+        /// What it has.
+        found: &'static str,
     },
+    /// A signal came before the files had their names.
+    #[error("ended by {0}")]
+    Signal(Signal),
+    /// Signals could not be caught.
+    #[error("{0}")]
+    Signals(String),
     /// More records than an `int4` can number.
     #[error("file {path:?}: expected at most 2147483647 records in all files, found more")]
     TooManyRows {
         /// The file whose record was one too many.
         path: PathBuf,
     },
+}
+
+/// How an import ends that [`super::run`] gave this error.
+pub fn failure(error: &anyhow::Error) -> Failure {
+    let known = error.downcast_ref::<ImportError>();
+    match (known, known.and_then(ImportError::hint)) {
+        (Some(ImportError::Signal(signal)), _) => Failure::Signal(*signal),
+        (_, Some(hint)) => Failure::error(error).hint(hint),
+        (_, None) => Failure::error(error),
+    }
 }
 
 impl ImportError {
@@ -100,11 +119,17 @@ impl ImportError {
             ImportError::Sequence(sequence::Error::Format { path, unpack: Some(unpack), .. }) => {
                 Some(sequence::error::unpacked_by(unpack, path, "kmer-leader import - -o OUT"))
             }
-            ImportError::Write(WriteError::Exists { path }) if path.is_dir() => {
-                Some("name a file in it".to_owned())
-            }
             ImportError::Write(WriteError::Exists { .. }) => Some("use --force to replace it".to_owned()),
-            ImportError::Sidecar(error) => error.hint().map(str::to_owned),
+            ImportError::Write(WriteError::NoFile { found: "a directory", .. }) => {
+                Some("name a file in it, or another one".to_owned())
+            }
+            ImportError::Write(WriteError::NoFile { .. }) => Some("name another file".to_owned()),
+            ImportError::Write(WriteError::Stray { .. }) => {
+                Some("move it away: it would be read as a part of the relation".to_owned())
+            }
+            ImportError::OutputName { .. } => {
+                Some("choose another: the file of long records is named in the sidecar".to_owned())
+            }
             _ => None,
         }
     }

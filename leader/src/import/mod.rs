@@ -7,34 +7,33 @@
 //! Promises:
 //! - Each record becomes exactly one row or is counted as skipped; a letter that cannot be stored is an error that names
 //!   file, record and base, never a guess.
-//! - Nothing appears under the output's name before all input was read; after an error nothing is left behind.
+//! - Nothing appears under the output's name before all input was read and all that was made of it is on disk; after an error or a signal
+//!   nothing is left behind, and a relation that was to be replaced is as it was. A signal that comes while files get their names comes too late.
 //! - Memory is constant but for the longest record; no allocation is made for a record of common size.
 //!
 //! What it does not do: qualities are checked for their number and dropped; names are not checked to be unique.
 
 mod encode;
 mod error;
+mod fastq;
 mod input;
 #[cfg(test)]
 mod tests;
 
-use std::ffi::OsStr;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::failure::Failure;
 use crate::output::same::{self, Input};
+use crate::signals::Signals;
 use clap::{Args, ValueEnum};
-use needletail::parser::SequenceRecord;
 use relation::sidecar::Sidecar;
-use relation::write::{
-    FIRST_VALUE_ID, Field, HeapWriter, WriteError, WriteOptions, WriteSummary, toast_path,
-};
+use relation::write::{FIRST_VALUE_ID, Field, HeapWriter, WriteOptions, WriteSummary, toast_path};
 
-pub use error::ImportError;
+pub use error::{ImportError, failure};
 
 use encode::{Packer, Refused};
+use input::{Record, Records};
 
 /// How the bases are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -115,11 +114,15 @@ pub struct ImportSummary {
     pub seconds: f64,
 }
 
-/// Looks whether an input would be replaced by what is made of it.
+/// Looks whether an input would be replaced by what is made of it, or cannot be read as often as it is named.
 ///
 /// # Errors
 /// Exit code 2, naming it.
 pub fn check(args: &ImportArgs) -> Result<(), Failure> {
+    let stdins = args.inputs.iter().filter(|path| *path == Path::new("-")).count();
+    if stdins > 1 {
+        return Err(Failure::usage(format!("-: expected standard input once, found it {stdins} times")));
+    }
     let made = [args.output.clone(), toast_path(&args.output)].map(Input::Relation);
     let is_made = |path: &&PathBuf| {
         **path != Path::new("-") && made.iter().any(|relation| relation.has(&same::full(path)))
@@ -134,18 +137,19 @@ pub fn check(args: &ImportArgs) -> Result<(), Failure> {
     }
 }
 
-/// Does the import.
+/// Does the import. Signals end the process at once as long as nothing would be left of it then; else they are held and heard.
 ///
 /// # Errors
 /// An [`ImportError`], always; ask [`ImportError::hint`] what may help.
-pub fn run(args: &ImportArgs) -> anyhow::Result<ImportSummary> {
+pub fn run(args: &ImportArgs, signals: &Signals) -> anyhow::Result<ImportSummary> {
     let start = Instant::now();
-    let mut import = Import::begin(args)?;
-    for path in &args.inputs {
-        import.file(path)?;
-    }
-    let (bases, skipped) = (import.bases, import.skipped);
-    let written = import.finish(args)?;
+    let done = import(args, signals);
+    // It may be the error.
+    let signal = signals.caught().filter(|_| done.is_err());
+    let (written, bases, skipped) = signal.map_or(done, |signal| Err(ImportError::Signal(signal)))?;
+    // Those that came since came too late.
+    while signals.caught().is_some() {}
+    signals.release();
     Ok(ImportSummary {
         rows: written.rows,
         bases,
@@ -154,6 +158,20 @@ pub fn run(args: &ImportArgs) -> anyhow::Result<ImportSummary> {
         toast_blocks: written.toast_blocks,
         seconds: start.elapsed().as_secs_f64(),
     })
+}
+
+/// What was written, its bases, and the records that were skipped.
+fn import(args: &ImportArgs, signals: &Signals) -> Result<(WriteSummary, u64, u64), ImportError> {
+    signals.hold();
+    let mut import = Import::begin(args)?;
+    if !import.writer.has_names() {
+        signals.release();
+    }
+    for path in &args.inputs {
+        import.file(path, args, signals)?;
+    }
+    let (bases, skipped) = (import.bases, import.skipped);
+    Ok((import.finish(args, signals)?, bases, skipped))
 }
 
 /// An import under way.
@@ -174,13 +192,8 @@ impl Import {
             overwrite: args.force,
             ..WriteOptions::default()
         };
-        let writer = HeapWriter::create(&args.output, &options)?;
-        let sidecar = Sidecar::path_for(&args.output);
-        if !args.force && sidecar.exists() {
-            return Err(WriteError::Exists { path: sidecar }.into());
-        }
         Ok(Self {
-            writer,
+            writer: HeapWriter::create(&args.output, &options)?,
             packer: Packer::new(args.dna_type),
             skip_ambiguous: args.skip_ambiguous,
             bases: 0,
@@ -189,24 +202,28 @@ impl Import {
     }
 
     /// Reads one input file to its end.
-    fn file(&mut self, path: &Path) -> Result<(), ImportError> {
-        let mut reader = input::open(path)?;
-        let mut record = 0;
-        while let Some(next) = reader.next() {
+    fn file(&mut self, path: &Path, args: &ImportArgs, signals: &Signals) -> Result<(), ImportError> {
+        let heard = signals.again().map_err(|failure| {
+            ImportError::Signals(failure.message().map(|message| message.error.clone()).unwrap_or_default())
+        })?;
+        let mut records = Records::open(path, heard)?;
+        let mut record = 1;
+        while records.next(path, record, &mut |found| self.record(path, record, found))? {
             record += 1;
-            let parsed = next.map_err(|cause| input::parse_error(path, record, &cause))?;
-            self.record(path, record, &parsed)?;
         }
-        Ok(())
+        // Not only when all is read.
+        if self.writer.has_toast() { sidecar(args, true).map(|_| ()) } else { Ok(()) }
     }
 
-    fn record(&mut self, path: &Path, record: u64, parsed: &SequenceRecord<'_>) -> Result<(), ImportError> {
-        let name = input::name(path, record, parsed.id())?;
-        match self.packer.pack(parsed.raw_seq()) {
+    fn record(&mut self, path: &Path, record: u64, found: &Record<'_>) -> Result<(), ImportError> {
+        let Record { header, lines } = *found;
+        let name = input::name(path, record, header)?;
+        match self.packer.pack(lines) {
             Ok(()) => {}
             Err(Refused { ambiguous: true, .. }) if self.skip_ambiguous => {
                 self.skipped += 1;
-                return Ok(());
+                let invalid = self.packer.invalid(lines);
+                return invalid.map_or(Ok(()), |found| Err(ImportError::base(path, record, name, &found)));
             }
             Err(refused) => return Err(ImportError::base(path, record, name, &refused)),
         }
@@ -224,39 +241,31 @@ impl Import {
         Ok(())
     }
 
-    /// Publishes the files and, last, the sidecar.
-    fn finish(self, args: &ImportArgs) -> Result<WriteSummary, ImportError> {
-        let sidecar_path = Sidecar::path_for(&args.output);
-        if args.force {
-            remove_if_there(&sidecar_path)?;
+    /// Gives the files their names once all of them are on disk. A signal that came before has nothing appear.
+    fn finish(self, args: &ImportArgs, signals: &Signals) -> Result<WriteSummary, ImportError> {
+        let ready = self.writer.ready(|written| sidecar(args, written.toast_path.is_some()).map(Some))?;
+        signals.hold();
+        match signals.caught() {
+            Some(signal) => Err(ImportError::Signal(signal)),
+            None => Ok(ready.publish()?),
         }
-        self.writer.finish_with(|written| {
-            let toast = written.toast_path.as_deref().and_then(Path::file_name);
-            let sidecar = Sidecar {
-                columns: format!("id int4, name text, seq {}", args.dna_type.name()),
-                column: Some("seq".to_owned()),
-                toast: toast.map(|name| text_of(name, &args.output)).transpose()?,
-                checksums: !args.no_checksums,
-            };
-            sidecar.save(&args.output).inspect_err(|_| {
-                // A half-written sidecar goes with the rest; the error being returned is the one that counts.
-                let _ = std::fs::remove_file(&sidecar_path);
-            })?;
-            Ok(())
-        })
     }
 }
 
-/// A file name as the text that a sidecar can hold.
-fn text_of(name: &OsStr, output: &Path) -> Result<String, ImportError> {
-    let text = name.to_str().map(str::to_owned);
-    text.ok_or_else(|| ImportError::OutputName { path: output.to_path_buf() })
-}
-
-/// Removes a file of an earlier import.
-fn remove_if_there(path: &Path) -> Result<(), ImportError> {
-    match std::fs::remove_file(path) {
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(ImportError::io(path, "remove", cause)),
-        _ => Ok(()),
-    }
+/// What the relation's readers have to know.
+fn sidecar(args: &ImportArgs, has_toast: bool) -> Result<Sidecar, ImportError> {
+    let refuse = |expected, found| ImportError::OutputName { path: args.output.clone(), expected, found };
+    let toast = toast_path(&args.output);
+    let name = toast.file_name().unwrap_or_default().to_str();
+    let toast = match name.filter(|_| has_toast) {
+        Some(name) if name.contains(['\n', '\r']) => return Err(refuse("of one line", "a line break")),
+        None if has_toast => return Err(refuse("in UTF-8", "other bytes")),
+        name => name.map(str::to_owned),
+    };
+    Ok(Sidecar {
+        columns: format!("id int4, name text, seq {}", args.dna_type.name()),
+        column: Some("seq".to_owned()),
+        toast,
+        checksums: !args.no_checksums,
+    })
 }

@@ -15,6 +15,20 @@ pub enum WriteError {
         /// The file in the way.
         path: PathBuf,
     },
+    /// Something else than a file is in the way.
+    #[error("file {path:?}: exists already: expected a file, found {found}")]
+    NoFile {
+        /// What is in the way.
+        path: PathBuf,
+        /// What it is.
+        found: &'static str,
+    },
+    /// A file that is no segment of the relation, and would be read as one.
+    #[error("file {path:?}: expected none behind the relation's last segment, found one")]
+    Stray {
+        /// The file in the way.
+        path: PathBuf,
+    },
     /// The path has no last component that a file could be called by.
     #[error("file {path:?}: expected a file name, found a directory")]
     NoFileName {
@@ -31,6 +45,9 @@ pub enum WriteError {
         /// The system's answer.
         cause: io::Error,
     },
+    /// The sidecar cannot hold what it should.
+    #[error(transparent)]
+    Sidecar(#[from] crate::Error),
     /// The relation has grown to 2^32 - 1 blocks, the most that a block number can count.
     #[error("file {path:?}: expected at most 4294967295 blocks, found more")]
     TooManyBlocks {

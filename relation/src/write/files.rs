@@ -1,78 +1,133 @@
-//! Writes a relation's pages into segment files that get their names only when they are complete.
+//! Writes a relation's pages into segment files that get their names only when all is complete.
 //!
 //! Segment 0 of `FILE` is `FILE`, segment N is `FILE.N`. While being written they have no name at all (O_TMPFILE), so that
-//! the kernel removes them whatever becomes of the process; where the file system cannot do that they are called
-//! `.FILE.PID-N.tmp`, opened with O_EXCL. Nameless files take that name for the moment between `linkat` and `rename`.
-//! Whatever this module made and was not told to [`keep`](SegmentedFile::keep) it removes when dropped.
+//! the kernel removes them whatever becomes of the process; where the file system cannot do that they have their temporary
+//! names from the start, opened with O_EXCL. How they come to their own names is [`super::exchange`]'s to know.
 //!
 //! Each segment keeps its file descriptor until the end: one for each GiB.
 
-use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::ops::Range;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
 use nix::unistd::linkat;
 
 use super::WriteOptions;
 use super::error::WriteError;
+use super::exchange::{Names, is_there, lock};
 use super::page::{PAGE, PageBuilder};
 use crate::checksum::page_checksum;
+use crate::file::segment_path;
 
 /// Bytes gathered before a write.
 const BUFFER: usize = 128 * PAGE;
-/// Tries to find a temporary name that no earlier process of the same number left behind.
-const NAME_TRIES: usize = 100;
+/// So many segments behind a relation's last one are looked for by its readers, who take one there for the remains of a longer relation.
+const LOOKED_FOR: usize = 9;
 
-/// Tells writers of one process apart; Relaxed because only the uniqueness of the numbers matters.
-static NEXT_WRITER: AtomicU32 = AtomicU32::new(0);
+/// A new file that is not yet called what it will be.
+#[derive(Debug)]
+pub(super) struct Staged {
+    pub(super) target: PathBuf,
+    pub(super) file: File,
+    unnamed: bool,
+}
+
+/// How new files are made.
+#[derive(Debug, Clone)]
+pub(super) struct Making {
+    unnamed: bool,
+    /// The mode of those that replace nothing: that of the relation's first file, if one is replaced.
+    mode: Option<Permissions>,
+    overwrite: bool,
+}
+
+impl Making {
+    pub(super) fn new(first: &Path, options: &WriteOptions) -> Self {
+        Self {
+            unnamed: options.unnamed && can_be_unnamed(directory_of(first)),
+            mode: mode_of(first).filter(|_| options.overwrite),
+            overwrite: options.overwrite,
+        }
+    }
+
+    pub(super) fn is_unnamed(&self) -> bool {
+        self.unnamed
+    }
+
+    /// Makes the file that is to become `target`.
+    pub(super) fn make(&self, target: &Path, names: &Names) -> Result<Staged, WriteError> {
+        let temporary = names.temporary(target);
+        // A name that is too long is found now, and not when all is written.
+        let made = match fs::symlink_metadata(&temporary) {
+            Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(cause),
+            Err(_) if self.unnamed => open_unnamed(directory_of(target)),
+            Err(_) => open_new(&temporary),
+        };
+        let file = made.map_err(|cause| io_error(target, "create", cause))?;
+        lock(&file);
+        // Who may read the one that is replaced may read the new one. Where that cannot be had (some file systems have no modes) it is as any new file.
+        let old = mode_of(target).filter(|_| self.overwrite);
+        if let Some(mode) = old.or_else(|| self.mode.clone()) {
+            let _ = file.set_permissions(mode);
+        }
+        Ok(Staged { target: target.to_path_buf(), file, unnamed: self.unnamed })
+    }
+}
+
+impl Staged {
+    /// Gives it its temporary name.
+    pub(super) fn name(&self, names: &Names) -> Result<(), WriteError> {
+        if !self.unnamed {
+            return Ok(());
+        }
+        let from = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let to = names.temporary(&self.target);
+        linkat(AT_FDCWD, from.as_str(), AT_FDCWD, &to, AtFlags::AT_SYMLINK_FOLLOW)
+            .map_err(|cause| io_error(&self.target, "give it a name", cause.into()))
+    }
+
+    /// Writes all of a small file.
+    pub(super) fn fill(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+        self.file.write_all(bytes).map_err(|cause| io_error(&self.target, "write", cause))?;
+        self.file.sync_all().map_err(|cause| io_error(&self.target, "sync", cause))
+    }
+}
 
 /// A relation being written: a row of segment files.
 #[derive(Debug)]
 pub(super) struct SegmentedFile {
     target: PathBuf,
-    temporary: PathBuf,
+    making: Making,
     /// All segments so far; the last one is being written.
-    files: Vec<File>,
-    /// The files have no name yet.
-    unnamed: bool,
+    files: Vec<Staged>,
     buffer: Vec<u8>,
     /// Pages appended, buffered ones included.
     blocks: u32,
     blocks_per_segment: u32,
     checksums: bool,
-    overwrite: bool,
-    /// Segments that already have their final name.
-    published: Vec<PathBuf>,
-    kept: bool,
 }
 
 impl SegmentedFile {
-    /// Opens the first temporary segment.
-    pub(super) fn create(target: &Path, options: &WriteOptions) -> Result<Self, WriteError> {
-        if !options.overwrite {
-            refuse_existing(target)?;
-            refuse_existing(&segment(target, 1))?;
-        }
-        let unnamed = options.unnamed && can_be_unnamed(directory_of(target));
-        let (temporary, file) = open_temporary(target, unnamed)?;
+    /// Opens the first segment.
+    pub(super) fn create(
+        target: &Path,
+        options: &WriteOptions,
+        making: &Making,
+        names: &Names,
+    ) -> Result<Self, WriteError> {
+        old_segments(target, 1, options)?;
         Ok(Self {
             target: target.to_path_buf(),
-            temporary,
-            files: vec![file],
-            unnamed,
+            making: making.clone(),
+            files: vec![making.make(target, names)?],
             buffer: Vec::with_capacity(BUFFER),
             blocks: 0,
             blocks_per_segment: options.blocks_per_segment,
             checksums: options.checksums,
-            overwrite: options.overwrite,
-            published: Vec::new(),
-            kept: false,
         })
     }
 
@@ -82,11 +137,11 @@ impl SegmentedFile {
     }
 
     /// Takes a filled page as the next block and empties it for the one after.
-    pub(super) fn append(&mut self, page: &mut PageBuilder) -> Result<(), WriteError> {
+    pub(super) fn append(&mut self, page: &mut PageBuilder, names: &Names) -> Result<(), WriteError> {
         // Block number 2^32 - 1 means "no block" to the server.
         let next = self.blocks.checked_add(1).ok_or_else(|| self.too_many())?;
         if self.blocks > 0 && self.blocks.is_multiple_of(self.blocks_per_segment) {
-            self.next_segment()?;
+            self.next_segment(names)?;
         }
         let bytes = page.seal();
         if self.checksums {
@@ -102,49 +157,24 @@ impl SegmentedFile {
     /// Writes the buffer out and waits until the segment is on disk.
     pub(super) fn sync(&mut self) -> Result<(), WriteError> {
         self.flush()?;
-        self.files.last().map_or(Ok(()), File::sync_all).map_err(|cause| self.io("sync", cause))
+        let last = self.files.last();
+        last.map_or(Ok(()), |staged| staged.file.sync_all()).map_err(|cause| self.io("sync", cause))
     }
 
-    /// Gives all segments their names, the first segment last, and syncs the directory.
-    pub(super) fn publish(&mut self) -> Result<(), WriteError> {
-        let old = if self.overwrite { count_segments(&self.target, self.blocks_per_segment) } else { 0 };
-        // A reader would take the segment behind our last one for ours.
-        for number in old..=self.files.len() {
-            refuse_existing(&segment(&self.target, number))?;
-        }
-        remove_segments(&self.target, self.files.len()..old)?;
-        for (number, file) in self.files.iter().enumerate().rev() {
-            let (from, to) = (segment(&self.temporary, number), segment(&self.target, number));
-            if self.unnamed {
-                name_it(file, &from).map_err(|cause| self.io("give it a name", cause))?;
-            }
-            fs::rename(from, &to).map_err(|cause| self.io("rename", cause))?;
-            self.published.push(to);
-        }
-        let directory = directory_of(&self.target);
-        File::open(directory)
-            .and_then(|opened| opened.sync_all())
-            .map_err(|cause| io_error(directory, "sync", cause))
+    /// The segments, the first one first.
+    pub(super) fn into_files(self) -> Vec<Staged> {
+        self.files
     }
 
-    /// Leaves the published files where they are from now on.
-    pub(super) fn keep(&mut self) {
-        self.kept = true;
-    }
-
-    fn next_segment(&mut self) -> Result<(), WriteError> {
+    fn next_segment(&mut self, names: &Names) -> Result<(), WriteError> {
         self.sync()?;
-        let file = if self.unnamed {
-            open_unnamed(directory_of(&self.target))
-        } else {
-            open_new(&segment(&self.temporary, self.files.len()))
-        };
-        self.files.push(file.map_err(|cause| self.io("create a segment", cause))?);
+        self.files.push(self.making.make(&segment_path(&self.target, self.files.len()), names)?);
         Ok(())
     }
 
     fn flush(&mut self) -> Result<(), WriteError> {
-        let written = self.files.last_mut().map_or(Ok(()), |file| file.write_all(&self.buffer));
+        let last = self.files.last_mut();
+        let written = last.map_or(Ok(()), |staged| staged.file.write_all(&self.buffer));
         self.buffer.clear();
         written.map_err(|cause| self.io("write", cause))
     }
@@ -158,120 +188,81 @@ impl SegmentedFile {
     }
 }
 
-impl Drop for SegmentedFile {
-    fn drop(&mut self) {
-        if self.kept {
-            return;
-        }
-        // Nobody is left to hear of a failure here, and what has been renamed already is not there to remove.
-        for number in 0..self.files.len() {
-            let _ = fs::remove_file(segment(&self.temporary, number));
-        }
-        for path in &self.published {
-            let _ = fs::remove_file(path);
+/// Looks at the files that stand where a relation of `new` segments is to be: what it replaces, the first one first.
+///
+/// A file with the name of a segment that the old relation cannot have had is in the way. Without `overwrite` all are.
+pub(super) fn old_segments(
+    path: &Path,
+    new: usize,
+    options: &WriteOptions,
+) -> Result<Vec<PathBuf>, WriteError> {
+    replaceable(path, options.overwrite)?;
+    let old = if options.overwrite { count_segments(path, options.blocks_per_segment) } else { 0 };
+    if old.max(new) > 0 {
+        // A reader would take it for a part of ours.
+        let behind = (old.max(1)..=old.max(new) + LOOKED_FOR).map(|number| segment_path(path, number));
+        if let Some(path) = behind.into_iter().find(|path| is_there(path)) {
+            return Err(WriteError::Stray { path });
         }
     }
+    Ok((0..old).map(|number| segment_path(path, number)).collect())
 }
 
-/// Fails if something of that name exists.
-pub(super) fn refuse_existing(path: &Path) -> Result<(), WriteError> {
-    match fs::symlink_metadata(path) {
-        Ok(_) => Err(WriteError::Exists { path: path.to_path_buf() }),
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(cause) => Err(io_error(path, "look it up", cause)),
-    }
+/// Fails if something of that name exists, or exists and cannot be replaced. Says whether something does.
+pub(super) fn replaceable(path: &Path, overwrite: bool) -> Result<bool, WriteError> {
+    let found = match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_file() && overwrite => return Ok(true),
+        Ok(meta) if meta.is_file() => return Err(WriteError::Exists { path: path.to_path_buf() }),
+        Ok(meta) if meta.is_dir() => "a directory",
+        Ok(meta) if meta.is_symlink() => "a symbolic link",
+        Ok(_) => "a pipe, socket or device",
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(cause) => return Err(io_error(path, "look it up", cause)),
+    };
+    Err(WriteError::NoFile { path: path.to_path_buf(), found })
 }
 
-/// Counts the segments of the relation `path`: there is another one only behind a full one, whatever else may have a name
-/// of that form.
-pub(super) fn count_segments(path: &Path, blocks_per_segment: u32) -> usize {
+/// Counts the segments of the relation `path`: there is another one only behind a full one, or empty ones, which truncation
+/// leaves. Whatever else may have a name of that form is none.
+fn count_segments(path: &Path, blocks_per_segment: u32) -> usize {
     let full = u64::from(blocks_per_segment) * PAGE as u64;
-    let regular = |number| fs::symlink_metadata(segment(path, number)).ok().filter(|meta| meta.is_file());
-    let mut count = 0;
-    while let Some(meta) = regular(count) {
+    let regular =
+        |number| fs::symlink_metadata(segment_path(path, number)).ok().filter(|meta| meta.is_file());
+    let (mut count, mut is_full) = (0, true);
+    while let Some(meta) = regular(count).filter(|meta| is_full || meta.len() == 0) {
+        is_full = meta.len() == full;
         count += 1;
-        if meta.len() != full {
-            break;
-        }
     }
     count
 }
 
-/// Removes these segments of `path`.
-pub(super) fn remove_segments(path: &Path, numbers: Range<usize>) -> Result<(), WriteError> {
-    for number in numbers.rev() {
-        let old = segment(path, number);
-        fs::remove_file(&old).map_err(|cause| io_error(&old, "remove", cause))?;
-    }
-    Ok(())
-}
-
-/// The path of one segment.
-fn segment(path: &Path, number: usize) -> PathBuf {
-    let mut name = OsString::from(path);
-    if number > 0 {
-        name.push(format!(".{number}"));
-    }
-    PathBuf::from(name)
-}
-
 /// The directory that a file lies in.
-fn directory_of(path: &Path) -> &Path {
+pub(super) fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     }
 }
 
+fn mode_of(path: &Path) -> Option<Permissions> {
+    let mode = fs::symlink_metadata(path).ok()?.permissions().mode();
+    Some(Permissions::from_mode(mode & 0o7777))
+}
+
 /// Says whether the file system has files without a name and `/proc` can give them one later.
 pub(super) fn can_be_unnamed(directory: &Path) -> bool {
-    open_unnamed(directory).is_ok_and(|file| Path::new(&descriptor_path(&file)).exists())
+    let path = |file: &File| format!("/proc/self/fd/{}", file.as_raw_fd());
+    open_unnamed(directory).is_ok_and(|file| Path::new(&path(&file)).exists())
 }
 
 fn open_unnamed(directory: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).custom_flags(OFlag::O_TMPFILE.bits()).mode(0o644).open(directory)
 }
 
-/// Gives a file without a name one that is not taken.
-fn name_it(file: &File, path: &Path) -> io::Result<()> {
-    let from = descriptor_path(file);
-    Ok(linkat(AT_FDCWD, from.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW)?)
-}
-
-fn descriptor_path(file: &File) -> String {
-    format!("/proc/self/fd/{}", file.as_raw_fd())
-}
-
-/// Finds a temporary name that nobody uses and makes the first segment, with that name or to take it later.
-fn open_temporary(target: &Path, unnamed: bool) -> Result<(PathBuf, File), WriteError> {
-    let name = target.file_name().ok_or_else(|| WriteError::NoFileName { path: target.to_path_buf() })?;
-    let mut refused = io::Error::from(io::ErrorKind::AlreadyExists);
-    for _ in 0..NAME_TRIES {
-        let number = NEXT_WRITER.fetch_add(1, Ordering::Relaxed);
-        let mut temporary = OsString::from(".");
-        temporary.push(name);
-        temporary.push(format!(".{}-{number}.tmp", std::process::id()));
-        let path = directory_of(target).join(temporary);
-        let opened = match unnamed {
-            true if fs::symlink_metadata(&path).is_ok() => Err(io::ErrorKind::AlreadyExists.into()),
-            true => open_unnamed(directory_of(target)),
-            false => open_new(&path),
-        };
-        match opened {
-            Ok(file) => return Ok((path, file)),
-            Err(cause) => refused = cause,
-        }
-        if refused.kind() != io::ErrorKind::AlreadyExists {
-            break;
-        }
-    }
-    Err(io_error(target, "create", refused))
-}
-
 fn open_new(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)
 }
 
-fn io_error(path: &Path, action: &'static str, cause: io::Error) -> WriteError {
+pub(super) fn io_error(path: &Path, action: &'static str, cause: io::Error) -> WriteError {
     WriteError::Io { path: path.to_path_buf(), action, cause }
 }

@@ -1,25 +1,30 @@
 //! Writes heap relations: the very files a PostgreSQL server would read as a table and its TOAST table.
 //!
 //! A [`HeapWriter`] takes rows one by one and leaves, once [`HeapWriter::finish`] returned, `FILE`, `FILE.1`, ... (one
-//! for each GiB) and, if any row was too large to stay whole, `FILE.toast`, `FILE.toast.1`, ... beside it.
+//! for each GiB), if any row was too large to stay whole `FILE.toast`, `FILE.toast.1`, ... beside it, and if asked for the
+//! sidecar `FILE.schema`.
 //!
 //! Promises:
 //! - Every page passes the server's own checks (`pg_checksums`, `amcheck`), every tuple is frozen, so that each
 //!   transaction of each server sees it, and its `t_ctid` points to itself.
 //! - Memory is constant: a page and a write buffer for each of the two files, whatever the number and size of rows.
 //! - Files appear under their names complete and synced, the heap's first segment last. A writer dropped before
-//!   `finish`, or whose `finish` failed, removes all it wrote.
+//!   `finish`, or whose `finish` failed, removes all it wrote, and an older relation of that name is as it was.
+//! - All that can be known to fail (files in the way, a full disk) fails before any name changes. When a process dies while
+//!   names change, no reader finds a mixture of two relations: see [`mod@exchange`].
 //!
 //! What it does not do: compress values, write a visibility map, a free space map, indexes or WAL, or the catalog rows
 //! that would name the columns. A row's fields carry their types; the writer only holds all rows to the same number.
 //!
-//! A SIGKILL leaves nothing either where the file system has files without names (O_TMPFILE); elsewhere it leaves files called
-//! `.FILE.PID-N.tmp*` in the same directory, which nothing reads and which may be deleted.
+//! A SIGKILL leaves nothing either where the file system has files without names (O_TMPFILE), but for the moment in which
+//! names change; there and elsewhere it leaves files called `.FILE.PID-N.tmp` and the like in the same directory. The next
+//! writer of the same FILE puts back what belonged to an older relation, and removes the rest.
 //!
 //! Sources: page header `bufpage.h`, line pointer `itemid.h`, tuple header `htup_details.h`, alignment and size
 //! limits `heaptoast.h` and `c.h`, variable-length values `varatt.h`, bit strings `varbit.h`, segments `md.c`.
 
 mod error;
+mod exchange;
 mod files;
 mod page;
 #[cfg(test)]
@@ -33,7 +38,9 @@ use std::path::{Path, PathBuf};
 pub use error::WriteError;
 pub use tuple::Field;
 
-use files::SegmentedFile;
+use crate::sidecar::Sidecar;
+use exchange::{Exchange, Names};
+use files::{Making, SegmentedFile};
 use page::PageBuilder;
 use toast::{ToastPointer, ToastWriter};
 use tuple::{MAX_TUPLE, TOAST_THRESHOLD, TUPLE_HEADER};
@@ -55,8 +62,8 @@ pub struct WriteOptions {
     pub toast_relid: u32,
     /// The id of the first TOASTed value, 1 or more; the next ones follow.
     pub first_value_id: u32,
-    /// Replace a relation of the same name instead of refusing to write: its segments past the new end and its TOAST file
-    /// are removed. A process that dies in the middle of [`HeapWriter::finish`] may leave parts of both.
+    /// Replace a relation of the same name instead of refusing to write: all its segments, its TOAST file and its sidecar.
+    /// The new files get the modes of those that they replace.
     pub overwrite: bool,
     /// Keep the files without a name while they are written, where the file system can.
     pub unnamed: bool,
@@ -103,6 +110,8 @@ pub fn toast_path(path: &Path) -> PathBuf {
 pub struct HeapWriter {
     path: PathBuf,
     options: WriteOptions,
+    names: Names,
+    making: Making,
     heap: SegmentedFile,
     toast: Option<ToastWriter>,
     page: PageBuilder,
@@ -117,8 +126,9 @@ impl HeapWriter {
     /// Begins the relation file `path`. Nothing appears under that name before [`finish`](Self::finish).
     ///
     /// # Errors
-    /// [`WriteError::Exists`] if the relation or its TOAST file is there and `options.overwrite` is not set;
-    /// [`WriteError::Option`] for an option out of its range; [`WriteError::Io`] if the directory cannot be written to.
+    /// [`WriteError::Exists`] if the relation, its TOAST file or its sidecar is there and `options.overwrite` is not set;
+    /// [`WriteError::NoFile`] and [`WriteError::Stray`] for what cannot be replaced; [`WriteError::Option`] for an option out
+    /// of its range; [`WriteError::Io`] if the directory cannot be written to.
     pub fn create(path: &Path, options: &WriteOptions) -> Result<Self, WriteError> {
         if options.first_value_id == 0 {
             return Err(WriteError::Option { name: "first_value_id" });
@@ -126,12 +136,16 @@ impl HeapWriter {
         if options.blocks_per_segment == 0 {
             return Err(WriteError::Option { name: "blocks_per_segment" });
         }
-        let heap = SegmentedFile::create(path, options)?;
-        if !options.overwrite {
-            files::refuse_existing(&toast_path(path))?;
+        let names = Names::choose(path)?;
+        let making = Making::new(path, options);
+        let heap = SegmentedFile::create(path, options, &making, &names)?;
+        for beside in [toast_path(path), Sidecar::path_for(path)] {
+            files::replaceable(&beside, options.overwrite)?;
         }
         Ok(Self {
             path: path.to_path_buf(),
+            names,
+            making,
             heap,
             options: options.clone(),
             toast: None,
@@ -165,7 +179,7 @@ impl HeapWriter {
             return Err(WriteError::TupleTooLarge { row, found: len });
         }
         if !self.page.fits(len) {
-            self.heap.append(&mut self.page)?;
+            self.heap.append(&mut self.page, &self.names)?;
         }
         let tid = (self.heap.blocks(), self.page.next_item());
         tuple::form(fields, &self.external, tid, &mut self.tuple);
@@ -181,47 +195,62 @@ impl HeapWriter {
         self.rows
     }
 
-    /// Writes what is buffered, syncs the files and gives them their names, the TOAST file's first.
+    /// Whether files have temporary names already, which the death of the process would leave.
+    pub fn has_names(&self) -> bool {
+        !self.making.is_unnamed()
+    }
+
+    /// Whether a row was so large that there will be a TOAST file.
+    pub fn has_toast(&self) -> bool {
+        self.toast.is_some()
+    }
+
+    /// Writes what is buffered, syncs the files and gives them their names.
     ///
     /// # Errors
-    /// [`WriteError::Io`] naming the file, [`WriteError::Exists`] if somebody made a file of that name meanwhile. The
-    /// files written are removed then.
+    /// Those of [`ready`](Self::ready) and of [`Ready::publish`].
     pub fn finish(self) -> Result<WriteSummary, WriteError> {
-        self.finish_with(|_| Ok(()))
+        self.ready::<WriteError>(|_| Ok(None))?.publish()
     }
 
-    /// Does what [`finish`](Self::finish) does and then calls `last`, for whoever has a file of their own to add. If that
-    /// fails the relation is removed like after any other failure.
+    /// Does all of what [`finish`](Self::finish) does that takes time or room, and changes no name. `sidecar` says what the
+    /// sidecar shall hold, if there is to be one.
     ///
     /// # Errors
-    /// Those of [`finish`](Self::finish) and of `last`.
-    pub fn finish_with<E: From<WriteError>>(
+    /// [`WriteError::Io`] naming the file, [`WriteError::Exists`] if somebody made a file of that name meanwhile; those of
+    /// `sidecar`. What was written is removed then.
+    pub fn ready<E: From<WriteError>>(
         mut self,
-        last: impl FnOnce(&WriteSummary) -> Result<(), E>,
-    ) -> Result<WriteSummary, E> {
-        let summary = self.publish()?;
-        last(&summary)?;
-        if let Some(toast) = &mut self.toast {
-            toast.keep();
+        sidecar: impl FnOnce(&WriteSummary) -> Result<Option<Sidecar>, E>,
+    ) -> Result<Ready, E> {
+        let summary = self.sync()?;
+        let sidecar = sidecar(&summary)?;
+        let Self { path, options, names, making, heap, toast, .. } = self;
+        let (toast_path, sidecar_path) = (toast_path(&path), Sidecar::path_for(&path));
+        let mut new = heap.into_files();
+        let mut old = files::old_segments(&path, new.len(), &options)?;
+        if files::replaceable(&sidecar_path, options.overwrite)? {
+            old.push(sidecar_path.clone());
         }
-        self.heap.keep();
-        Ok(summary)
+        let toast = toast.map_or_else(Vec::new, ToastWriter::into_files);
+        old.extend(files::old_segments(&toast_path, toast.len(), &options)?);
+        new.extend(toast);
+        if let Some(sidecar) = sidecar {
+            let text = sidecar.to_text().map_err(|error| WriteError::from(error.in_file(&sidecar_path)))?;
+            let mut staged = making.make(&sidecar_path, &names)?;
+            staged.fill(text.as_bytes())?;
+            new.push(staged);
+        }
+        Ok(Ready { summary, exchange: Exchange { names, new, old } })
     }
 
-    /// Gives the files their names; they are still removed on drop.
-    fn publish(&mut self) -> Result<WriteSummary, WriteError> {
+    /// Brings all pages to the disk.
+    fn sync(&mut self) -> Result<WriteSummary, WriteError> {
         if !self.page.is_empty() {
-            self.heap.append(&mut self.page)?;
+            self.heap.append(&mut self.page, &self.names)?;
         }
         self.heap.sync()?;
-        let mut toast_blocks = 0;
-        if let Some(toast) = &mut self.toast {
-            toast_blocks = toast.publish()?;
-        } else if self.options.overwrite {
-            let old = toast_path(&self.path);
-            files::remove_segments(&old, 0..files::count_segments(&old, self.options.blocks_per_segment))?;
-        }
-        self.heap.publish()?;
+        let toast_blocks = self.toast.as_mut().map_or(Ok(0), |toast| toast.sync(&self.names))?;
         Ok(WriteSummary {
             rows: self.rows,
             heap_blocks: self.heap.blocks(),
@@ -254,12 +283,31 @@ impl HeapWriter {
             let Some((field, slot)) = fields.get(index).zip(self.external.get_mut(index)) else {
                 return Ok(len);
             };
+            let (names, making, path) = (&self.names, &self.making, toast_path(&self.path));
             let toast = match &mut self.toast {
                 Some(toast) => toast,
-                none => none.insert(ToastWriter::create(&toast_path(&self.path), &self.options)?),
+                none => none.insert(ToastWriter::create(&path, &self.options, making, names)?),
             };
-            *slot = Some(toast.store(row, field)?);
+            *slot = Some(toast.store(row, field, names)?);
         }
+    }
+}
+
+/// A relation that is whole and on disk, and has no name yet. Dropped, it is gone.
+#[derive(Debug)]
+pub struct Ready {
+    summary: WriteSummary,
+    exchange: Exchange,
+}
+
+impl Ready {
+    /// Gives the files their names, in the place of those that they replace.
+    ///
+    /// # Errors
+    /// [`WriteError::Io`] naming the file. All names are as they were then.
+    pub fn publish(self) -> Result<WriteSummary, WriteError> {
+        self.exchange.publish()?;
+        Ok(self.summary)
     }
 }
 

@@ -9,7 +9,8 @@ use std::path::Path;
 
 use super::WriteOptions;
 use super::error::WriteError;
-use super::files::SegmentedFile;
+use super::exchange::Names;
+use super::files::{Making, SegmentedFile, Staged};
 use super::page::PageBuilder;
 use super::tuple::{self, Field};
 
@@ -33,9 +34,14 @@ pub(super) struct ToastWriter {
 
 impl ToastWriter {
     /// Begins the TOAST file `path`.
-    pub(super) fn create(path: &Path, options: &WriteOptions) -> Result<Self, WriteError> {
+    pub(super) fn create(
+        path: &Path,
+        options: &WriteOptions,
+        making: &Making,
+        names: &Names,
+    ) -> Result<Self, WriteError> {
         Ok(Self {
-            file: SegmentedFile::create(path, options)?,
+            file: SegmentedFile::create(path, options, making, names)?,
             page: PageBuilder::new(),
             tuple: Vec::new(),
             next_id: Some(options.first_value_id),
@@ -44,24 +50,35 @@ impl ToastWriter {
     }
 
     /// Stores the value of a variable-length field and returns the pointer to it.
-    pub(super) fn store(&mut self, row: u64, field: &Field<'_>) -> Result<ToastPointer, WriteError> {
+    pub(super) fn store(
+        &mut self,
+        row: u64,
+        field: &Field<'_>,
+        names: &Names,
+    ) -> Result<ToastPointer, WriteError> {
         let (front, front_len, rest) = field.payload().unwrap_or(([0; 4], 0, &[]));
         let id = self.next_id.ok_or(WriteError::ValueIds { row })?;
         self.next_id = id.checked_add(1);
         let front = front.get(..front_len).unwrap_or_default();
         // The first chunk bears the front part, so the others are plain cuts of the rest.
         let (first, others) = rest.split_at(rest.len().min(CHUNK - front.len()));
-        self.put_chunk(id, 0, front, first)?;
+        self.put_chunk(id, 0, [front, first], names)?;
         for (seq, chunk) in (1u32..).zip(others.chunks(CHUNK)) {
-            self.put_chunk(id, seq, &[], chunk)?;
+            self.put_chunk(id, seq, [&[], chunk], names)?;
         }
         Ok(pointer(front.len() + rest.len(), id, self.relid))
     }
 
-    fn put_chunk(&mut self, id: u32, seq: u32, front: &[u8], rest: &[u8]) -> Result<(), WriteError> {
+    fn put_chunk(
+        &mut self,
+        id: u32,
+        seq: u32,
+        [front, rest]: [&[u8]; 2],
+        names: &Names,
+    ) -> Result<(), WriteError> {
         let len = 24 + 12 + front.len() + rest.len();
         if !self.page.fits(len) {
-            self.file.append(&mut self.page)?;
+            self.file.append(&mut self.page, names)?;
         }
         let tid = (self.file.blocks(), self.page.next_item());
         tuple::toast_header(tid, &mut self.tuple);
@@ -75,19 +92,18 @@ impl ToastWriter {
         Ok(())
     }
 
-    /// Writes the rest, syncs and renames. Returns the number of blocks.
-    pub(super) fn publish(&mut self) -> Result<u32, WriteError> {
+    /// Writes the rest and waits until all is on disk. Returns the number of blocks.
+    pub(super) fn sync(&mut self, names: &Names) -> Result<u32, WriteError> {
         if !self.page.is_empty() {
-            self.file.append(&mut self.page)?;
+            self.file.append(&mut self.page, names)?;
         }
         self.file.sync()?;
-        self.file.publish()?;
         Ok(self.file.blocks())
     }
 
-    /// Leaves the published files in place.
-    pub(super) fn keep(&mut self) {
-        self.file.keep();
+    /// The segments, the first one first.
+    pub(super) fn into_files(self) -> Vec<Staged> {
+        self.file.into_files()
     }
 }
 

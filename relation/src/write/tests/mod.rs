@@ -1,5 +1,6 @@
 //! Tests of the writer against a naive reader, and of what it leaves behind when it fails.
 
+mod exchange;
 mod naive;
 mod reader;
 
@@ -215,13 +216,13 @@ fn a_killed_writer_leaves_nothing() {
 }
 
 #[test]
-fn a_failure_of_the_last_step_removes_the_published_files() {
+fn without_a_sidecar_nothing_appears() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("rel");
     let mut writer = HeapWriter::create(&path, &WriteOptions::default()).unwrap();
     writer.insert(&[bit_string(40_000, 1).field()]).unwrap();
-    let failed = writer.finish_with(|summary| {
-        assert_eq!(names(directory.path()), ["rel", "rel.toast"]);
+    let failed = writer.ready(|summary| {
+        assert_eq!(names(directory.path()), [""; 0]);
         Err(WriteError::ValueIds { row: summary.rows })
     });
     assert!(matches!(failed, Err(WriteError::ValueIds { row: 1 })));
@@ -270,7 +271,7 @@ fn a_file_that_is_no_segment_is_neither_removed_nor_taken_for_one() {
         options.overwrite = overwrite;
         std::fs::remove_file(&path).unwrap_or_default();
         let refused = HeapWriter::create(&path, &options).and_then(HeapWriter::finish).unwrap_err();
-        assert!(matches!(refused, WriteError::Exists { path } if path == foreign));
+        assert!(matches!(refused, WriteError::Stray { path } if path == foreign));
         assert_eq!(std::fs::read(&foreign).unwrap(), b"mine");
     }
 }
