@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the tests run beside the engine, and only what is missing. From Debian's (or Ubuntu's) packages: PostgreSQL's server programs
-# (initdb, pg_ctl, postgres, psql, and the extensions pageinspect and amcheck), KMC and Jellyfish; for cluster/test.sh a Java runtime, Python's venv and
+# (initdb, pg_ctl, postgres, psql, and the extensions pageinspect and amcheck), KMC and Jellyfish, strace; for cluster/test.sh a Java runtime, Python's venv and
 # PostgreSQL's JDBC driver. By tests/servers.sh: servers of other versions.
 set -eu
 
@@ -18,6 +18,8 @@ for program in kmc kmc_dump; do
     command -v "$program" >/dev/null 2>&1 || { missing="$missing kmc"; break; }
 done
 command -v jellyfish >/dev/null 2>&1 || missing="$missing jellyfish"
+# an import that is struck at a chosen system call
+command -v strace >/dev/null 2>&1 || missing="$missing strace"
 command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
 command -v java >/dev/null 2>&1 || missing="$missing openjdk-17-jre-headless"
 python3 -c 'import ensurepip' >/dev/null 2>&1 || missing="$missing python3-venv"

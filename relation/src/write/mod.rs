@@ -11,7 +11,7 @@
 //! - Files appear under their names complete and synced, the heap's first segment last. A writer dropped before
 //!   `finish`, or whose `finish` failed, removes all it wrote, and an older relation of that name is as it was.
 //! - All that can be known to fail (files in the way, a full disk) fails before any name changes. When a process dies while
-//!   names change, no reader finds a mixture of two relations: see [`mod@exchange`].
+//!   names change, no reader finds a mixture of two relations: see `exchange.rs`.
 //!
 //! What it does not do: compress values, write a visibility map, a free space map, indexes or WAL, or the catalog rows
 //! that would name the columns. A row's fields carry their types; the writer only holds all rows to the same number.
