@@ -2,7 +2,7 @@
 # Tests the cluster package with the real engine, on a master and two workers of Spark's on loopback. A few minutes.
 #
 # Installs what is missing (tests/install.sh; as root), and pyspark and the like from PyPI into a virtual environment, which is kept:
-# KMER_SPARK_VENV, or else venv-spark in the target directory. Arguments go to pytest.
+# KMER_SPARK_VENV, or else venv-spark in the target directory. With KMER_TEST_ALL=1 those run that are left out for their time. Arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "$0")"
 target=${CARGO_TARGET_DIR:-$(cd .. && pwd)/target}

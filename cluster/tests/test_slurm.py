@@ -68,7 +68,7 @@ def nothing_of_the_job_is_left(scratch: Path) -> Iterator[None]:
     """Of the cluster: neither directory nor process, on no node."""
     yield
     assert not list(scratch.glob("kmer-spark-*"))
-    wait_for("the end of the job's processes", lambda: not leftovers(scratch, "kmer-spark-"), 10)
+    wait_for("the end of the job's processes", lambda: not leftovers(scratch, f"{scratch}/kmer-spark-"), 10)
 
 
 @pytest.fixture
@@ -124,6 +124,9 @@ def test_without_slurms_programs_nothing_is_left(
     assert subprocess.run(script, capture_output=True, env=environment, timeout=60).returncode == 2
 
 
+LONG = pytest.mark.skipif("KMER_TEST_ALL" not in os.environ, reason="only with KMER_TEST_ALL")
+
+
 def _tell(script: subprocess.Popen[bytes], _: Path, number: signal.Signals) -> None:
     script.send_signal(number)
 
@@ -141,11 +144,11 @@ def _tell_the_workers(_: subprocess.Popen[bytes], tasks: Path, number: signal.Si
     ("number", "tell", "code"),
     [
         (signal.SIGTERM, _tell, 143),
-        (signal.SIGINT, _tell, 130),
+        pytest.param(signal.SIGINT, _tell, 130, marks=LONG),
         # As scancel does, and Slurm at the end of the time.
         (signal.SIGTERM, _tell_the_workers, 1),
         # Nothing can be done here then, but the nodes see to theirs.
-        (signal.SIGKILL, _tell_all_here, -9),
+        pytest.param(signal.SIGKILL, _tell_all_here, -9, marks=LONG),
     ],
 )
 def test_a_signal_is_heard_while_the_job_runs(
