@@ -88,8 +88,10 @@ impl<'a> Questions<'a> {
             for line in piece[..whole].split_inclusive(|byte| *byte == b'\n') {
                 number += 1;
                 let letters = String::from_utf8_lossy(line.trim_ascii());
-                self.ask(&letters)
-                    .map_err(|failure| failure.within(&format!("standard input, line {number}")))?;
+                if let Err(failure) = self.ask(&letters) {
+                    self.answer(output)?;
+                    return Err(failure.within(&format!("standard input, line {number}")));
+                }
                 if self.keys.len() >= BATCH {
                     self.answer(output)?;
                 }

@@ -111,6 +111,12 @@ fn a_pinned_result_is_not_written_over_itself() {
     // All questions are answered, or none.
     let ended = leader().arg("lookup").arg(pin.name()).args(["ACGTACGTACGT", "ACGTACGTACGTA"]).run();
     assert!(ended.fails(1, &["ACGTACGTACGTA"]).stdout.is_empty());
+    // Of standard input those before the one that is none.
+    let asked = dir.path().join("asked");
+    fs::write(&asked, "ACGTACGTACGT\nAAAAAAAAAAAA\nACGTACGTACGTA\n").expect("written");
+    let ended =
+        leader().arg("lookup").arg(pin.name()).arg("-").stdin(fs::File::open(&asked).expect("there")).run();
+    assert_eq!(ended.fails(1, &["line 3"]).text().lines().count(), 2);
 }
 
 #[test]

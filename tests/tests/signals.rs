@@ -1,7 +1,7 @@
 //! The signals by which users end a run: heard wherever it waits, and left alone where whoever started it had them ignored.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -97,6 +97,38 @@ fn a_reader_that_stalls_is_left() {
             let listed = leader().words("segments").run().exits(0);
             assert!(!listed.text().contains(&name), "{ended}{listed}");
         }
+    }
+}
+
+/// A terminal that nobody reads is such a reader, and a pipe that somebody has told not to wait is none that is full.
+#[test]
+fn a_stopped_terminal_is_left_and_a_pipe_that_does_not_wait_is_waited_for() {
+    let small = Small::new(64, 400);
+    for signal in ENDING {
+        let name = format!("stopped-{}-{}", std::process::id(), signal as i32);
+        let pair = nix::pty::openpty(None, None).expect("a terminal");
+        let engine = leader().words(&format!("--all -k 9 -j 2 --pin {name}")).arg(small.path());
+        let mut running = engine.stdout(fs::File::from(pair.slave)).spawn();
+        thread::sleep(MOMENT * 2);
+        assert!(!running.has_ended(), "nobody reads");
+        running.signal(signal);
+        let _ = running.wait().ends_by(signal);
+        drop(pair.master);
+    }
+    let expected = leader().words("--all -k 9 -j 1").arg(small.path()).run().exits(0);
+    for pinned in [false, true] {
+        let (mut reader, writer) = std::io::pipe().expect("a pipe");
+        let nonblocking = FcntlArg::F_SETFL(OFlag::O_NONBLOCK);
+        fcntl(&writer, nonblocking).expect("ours");
+        let name = format!("patient-{}", std::process::id());
+        let engine = leader().words("--all -k 9 -j 2").arg(small.path());
+        let engine = if pinned { engine.arg("--pin").arg(&name).pins(&name) } else { engine };
+        let running = engine.stdout(fs::File::from(std::os::fd::OwnedFd::from(writer))).spawn();
+        thread::sleep(MOMENT * 2);
+        let mut read = Vec::new();
+        reader.read_to_end(&mut read).expect("read to the end");
+        let _ = running.wait().exits(0);
+        assert!(read.len() > 1 << 16 && read == expected.stdout, "{} bytes came", read.len());
     }
 }
 

@@ -1,7 +1,7 @@
 //! A result that goes to a reader as it is written: standard output, a device, a named pipe.
 //!
-//! A reader may take nothing for as long as it likes (a pager does). As long as signals are caught, whoever writes to a pipe or a socket waits for the reader
-//! and for signals at once, and then writes no more than there is room for: a pipe that can be written to takes PIPE_BUF bytes without a wait.
+//! A reader may take nothing for as long as it likes (a pager does). As long as signals are caught, whoever writes to a pipe, a socket or a terminal waits for
+//! the reader and for signals at once, and then writes no more than there is room for: a pipe that can be written to takes PIPE_BUF bytes without a wait.
 
 use crate::failure::Failure;
 use crate::signals::Signals;
@@ -11,8 +11,8 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::fd::AsFd;
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -54,9 +54,12 @@ impl Stream {
     }
 
     fn new(file: File, path: Option<PathBuf>, signals: Option<&Signals>) -> Result<Self, Failure> {
+        let Some(signals) = signals else { return Ok(Self { file, path, heard: None }) };
+        let is_terminal = file.is_terminal();
         // What has no type waits for nobody.
         let waits = file.metadata().is_ok_and(|m| m.file_type().is_fifo() || m.file_type().is_socket());
-        let heard = signals.filter(|_| waits).map(Signals::again).transpose()?;
+        let heard = (waits || is_terminal).then(|| signals.again()).transpose()?;
+        let file = if is_terminal { without_waiting(&file).unwrap_or(file) } else { file };
         Ok(Self { file, path, heard })
     }
 
@@ -66,32 +69,48 @@ impl Stream {
     }
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        let Some(signals) = self.heard.as_ref().filter(|signals| signals.are_caught()) else {
-            return self.file.write_all(bytes).map_err(|e| self.error(&e));
-        };
-        let mut left = bytes;
+        let hears = self.heard.as_ref().is_some_and(Signals::are_caught);
+        let piece = if hears { PIECE } else { usize::MAX };
+        let (mut left, mut in_vain) = (bytes, false);
         while !left.is_empty() {
-            let mut waited = [
-                PollFd::new(self.file.as_fd(), PollFlags::POLLOUT),
-                PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-            ];
+            if hears {
+                self.wait()?;
+            }
+            match self.file.write(&left[..left.len().min(piece)]) {
+                Ok(0) => return Err(self.error(&ErrorKind::WriteZero.into())),
+                Ok(written) => (left, in_vain) = (&left[written..], false),
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                // Somebody who has it as well may have asked for that.
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    // A terminal may have room for a letter, and not for the two of a line's end.
+                    if std::mem::replace(&mut in_vain, true) {
+                        std::thread::sleep(LOOK);
+                    }
+                    self.wait()?;
+                }
+                Err(e) => return Err(self.error(&e)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until something can be written, or a signal is caught.
+    fn wait(&self) -> Result<(), Failure> {
+        loop {
+            let signals = self.heard.as_ref().filter(|signals| signals.are_caught());
+            let mut waited = vec![PollFd::new(self.file.as_fd(), PollFlags::POLLOUT)];
+            waited.extend(signals.map(|signals| PollFd::new(signals.as_fd(), PollFlags::POLLIN)));
             match poll(&mut waited, PollTimeout::NONE) {
                 Err(Errno::EINTR) => continue,
                 other => other.map_err(|e| self.error(&e.into()))?,
             };
-            let [room, came] = waited.map(|fd| fd.any().unwrap_or(true));
-            if came && let Some(signal) = signals.caught() {
+            if let Some(signal) = signals.and_then(Signals::caught) {
                 return Err(Failure::Signal(signal));
             }
-            if room {
-                match self.file.write(&left[..left.len().min(PIECE)]) {
-                    Ok(written) => left = &left[written..],
-                    Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                    Err(e) => return Err(self.error(&e)),
-                }
+            if waited[0].any().unwrap_or(true) {
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     fn error(&self, e: &std::io::Error) -> Failure {
@@ -101,6 +120,12 @@ impl Stream {
             Some(path) => Failure::io("write", path, e),
         }
     }
+}
+
+/// The same terminal, opened once more by us alone: one that is stopped takes less than it says that there is room for.
+fn without_waiting(terminal: &File) -> Option<File> {
+    let again = format!("/proc/self/fd/{}", terminal.as_raw_fd());
+    OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(again).ok()
 }
 
 /// Opens a named pipe as soon as somebody reads it. To open it at once would wait for that too, and not be heard to end while signals are caught.
