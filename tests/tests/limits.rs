@@ -52,7 +52,7 @@ fn right_or_error(ended: Ended) -> bool {
 #[test]
 fn address_space_that_runs_out() {
     // From where the program's own code has room.
-    let sizes: Vec<u32> = (0..14).map(|i| 9_000 + i * 2_500).collect();
+    let sizes: Vec<u32> = (0..14).map(|i| 10_000 + i * 2_500).collect();
     let all: Vec<(u32, u32)> = sizes.iter().flat_map(|size| [(*size, 0), (*size, 2)]).collect();
     in_parallel(4, &all, |(size, workers)| {
         let words = format!("-q --all -k 21 --memory 8M -j {workers}");
