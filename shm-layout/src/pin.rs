@@ -8,9 +8,9 @@
 use crate::error::{Error, Result};
 use crate::inject::{Point, at};
 use crate::place::{is_drawn, path_of};
-use crate::segment::{FLAG_PINNED, FLAGS, SHM_DIR, Segment, os};
+use crate::segment::{FLAG_PINNED, FLAGS, Segment, os};
 use crate::sync::Ordering;
-use crate::takeover::{in_use, is_named};
+use crate::takeover::{in_use, is_named, list};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use std::fs::File;
@@ -59,13 +59,6 @@ const LOOK: Duration = Duration::from_millis(10);
 /// True when there is an object of that name, whatever it is.
 pub fn exists(name: &str) -> bool {
     std::fs::symlink_metadata(path_of(name)).is_ok()
-}
-
-/// The random names of segments that are there.
-fn passing_names() -> Vec<String> {
-    let names = std::fs::read_dir(SHM_DIR).into_iter().flatten().flatten();
-    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
-    names.filter(|name| is_drawn(name)).collect()
 }
 
 impl Segment {
@@ -125,9 +118,14 @@ impl Segment {
         }
         loop {
             // Whoever replaced ours may give the name back, or be done, at any moment.
-            let kept = || passing_names().into_iter().find(|other| other != self.name() && is_ours(other));
-            let Some(place) = Some(name.to_owned()).filter(|name| is_ours(name)).or_else(kept) else {
-                return Ok(());
+            let place = if is_ours(name) {
+                name.to_owned()
+            } else {
+                let passing = list(None)?.into_iter().map(|listed| listed.name).filter(|name| is_drawn(name));
+                match passing.into_iter().find(|other| other != self.name() && is_ours(other)) {
+                    Some(kept) => kept,
+                    None => return Ok(()),
+                }
             };
             let (mine, at) = (path_of(self.name()), path_of(&place));
             match renameat2(AT_FDCWD, &mine, AT_FDCWD, &at, RenameFlags::RENAME_EXCHANGE) {

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
+use tempfile::TempDir;
+
 use super::*;
 use crate::write::exchange::{Exchange, Step};
 
@@ -31,15 +33,22 @@ fn ready(path: &Path, seed: u8, rows: u8, long: bool, options: &WriteOptions) ->
     writer.ready::<WriteError>(|_| Ok(Some(sidecar))).unwrap()
 }
 
-/// The sets of files before and after; none before where there is no old relation.
-fn before_and_after(old: Option<(u8, bool)>, new: (u8, bool), options: &WriteOptions) -> [Files; 2] {
+/// A directory with the old relation, if there is to be one, and the new one ready to take its place.
+fn begun(old: Option<(u8, bool)>, new: (u8, bool), options: &WriteOptions) -> (TempDir, Exchange) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("rel");
     if let Some((rows, long)) = old {
         ready(&path, 1, rows, long, options).publish().unwrap();
     }
-    let before = files(directory.path());
-    ready(&path, 2, new.0, new.1, options).publish().unwrap();
+    let exchange = ready(&path, 2, new.0, new.1, options).exchange;
+    (directory, exchange)
+}
+
+/// The sets of files before and after; none before where there is no old relation.
+fn before_and_after(old: Option<(u8, bool)>, new: (u8, bool), options: &WriteOptions) -> [Files; 2] {
+    let (directory, exchange) = begun(old, new, options);
+    let before = visible(&files(directory.path()));
+    exchange.publish().unwrap();
     [before, files(directory.path())]
 }
 
@@ -63,12 +72,8 @@ fn whoever_dies_at_any_change_of_a_name_leaves_the_old_or_the_new_or_nothing() {
                 let options = WriteOptions { unnamed, overwrite: true, ..Default::default() };
                 let [before, after] = before_and_after(old, new, &options);
                 for taken in 0.. {
-                    let directory = tempfile::tempdir().unwrap();
+                    let (directory, exchange) = begun(old, new, &options);
                     let path = directory.path().join("rel");
-                    if let Some((rows, long)) = old {
-                        ready(&path, 1, rows, long, &options).publish().unwrap();
-                    }
-                    let exchange = ready(&path, 2, new.0, new.1, &options).exchange;
                     let steps = exchange.steps();
                     steps.iter().take(taken).for_each(|step| exchange.take(step).unwrap());
                     die(exchange);
@@ -109,12 +114,7 @@ fn what_fails_at_any_change_of_a_name_is_undone() {
         let options = WriteOptions { overwrite: true, ..Default::default() };
         let [before, _] = before_and_after(old, new, &options);
         for failing in 0.. {
-            let directory = tempfile::tempdir().unwrap();
-            let path = directory.path().join("rel");
-            if let Some((rows, long)) = old {
-                ready(&path, 1, rows, long, &options).publish().unwrap();
-            }
-            let exchange = ready(&path, 2, new.0, new.1, &options).exchange;
+            let (directory, exchange) = begun(old, new, &options);
             let steps = exchange.steps();
             let Some(step) = steps.get(failing) else { break };
             steps.iter().take(failing).for_each(|step| exchange.take(step).unwrap());
