@@ -23,6 +23,7 @@ pub mod minimizer;
 pub mod params;
 pub mod record;
 mod simd;
+mod stretches;
 pub mod superkmer;
 pub mod tally;
 

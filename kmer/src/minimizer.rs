@@ -17,9 +17,9 @@ use crate::simd;
 pub struct Dealer {
     pub(crate) k: u32,
     pub(crate) m: u32,
-    pub(crate) mask: u32,
-    pub(crate) flip: u32,
-    pub(crate) factor: u32,
+    pub(crate) mask: u16,
+    pub(crate) flip: u16,
+    pub(crate) factor: u16,
     pub(crate) stripe_shift: u32,
     pub(crate) canonical: bool,
 }
@@ -40,36 +40,36 @@ impl Dealer {
         Self {
             k: params.k(),
             m,
-            mask: u32::MAX >> (32 - 2 * m),
+            mask: u16::MAX >> (16 - 2 * m),
             // A poly-A m-mer is 0, which must not be everybody's minimizer: it is flipped first.
-            flip: (seed >> 32) as u32 ^ 0x5bd1_e995,
-            factor: (seed as u32 ^ 0x9e37_79b1) | 1,
+            flip: (seed >> 32) as u16 ^ 0xe995,
+            factor: (seed as u16 ^ 0x79b1) | 1,
             stripe_shift: 32 - stripe_bits,
             canonical: params.canonical(),
         }
     }
 
-    /// The hash by which m-mers are ordered: a bijection of 32 bits.
+    /// The hash by which m-mers are ordered: a bijection of 16 bits.
     #[inline(always)]
-    pub(crate) fn hash(&self, mmer: u32) -> u32 {
+    pub(crate) fn hash(&self, mmer: u16) -> u16 {
         (mmer ^ self.flip).wrapping_mul(self.factor)
     }
 
     /// What an m-mer is hashed as where k-mers are canonical: the smaller of it and its reverse complement, so that both strands of a k-mer have
     /// one minimizer.
     #[inline(always)]
-    pub(crate) fn canonical(&self, mmer: u32) -> u32 {
+    pub(crate) fn canonical(&self, mmer: u16) -> u16 {
         let pairs = !mmer;
-        let nibbles = (pairs >> 2 & 0x3333_3333) | (pairs & 0x3333_3333) << 2;
-        let bytes = (nibbles >> 4 & 0x0f0f_0f0f) | (nibbles & 0x0f0f_0f0f) << 4;
-        mmer.min(bytes.swap_bytes() >> (32 - 2 * self.m))
+        let nibbles = (pairs >> 2 & 0x3333) | (pairs & 0x3333) << 2;
+        let bytes = (nibbles >> 4 & 0x0f0f) | (nibbles & 0x0f0f) << 4;
+        mmer.min(bytes.swap_bytes() >> (16 - 2 * self.m))
     }
 
     /// The stripe of a minimizer's hash. Minimizers are small numbers mostly, so they are spread by another factor.
     #[inline(always)]
-    pub fn stripe_of(&self, minimizer: u32) -> u32 {
-        let spread = (minimizer ^ minimizer >> 15).wrapping_mul(0x85eb_ca6b);
-        ((u64::from(spread)) >> self.stripe_shift) as u32
+    pub fn stripe_of(&self, minimizer: u16) -> u32 {
+        let spread = u32::from(minimizer).wrapping_mul(0x9e37_79b1);
+        (u64::from(spread) >> self.stripe_shift) as u32
     }
 
     /// How wide records of super-k-mers are.
@@ -88,14 +88,13 @@ pub const fn minimizer_size(k: u32) -> u32 {
     match k {
         ..=7 => k.div_ceil(2) + 1,
         8..=17 => 7,
-        18..=20 => 8,
-        _ => 9,
+        _ => 8,
     }
 }
 
 /// Minimizers of a tile: scratch of [`Dealer::minimizers`].
 pub struct Tile {
-    pub(crate) minima: Vec<u32>,
+    pub(crate) minima: Vec<u16>,
 }
 
 impl Default for Tile {
@@ -106,7 +105,7 @@ impl Default for Tile {
 
 impl Tile {
     /// The minimizers of the positions, as far as they were computed.
-    pub fn minimizers(&self) -> &[u32] {
+    pub fn minimizers(&self) -> &[u16] {
         &self.minima
     }
 }
@@ -133,8 +132,8 @@ mod tests {
     use proptest::prelude::*;
 
     /// The oracle: each m-mer of each k-mer.
-    fn naive(dealer: &Dealer, packed: &[u8], at: usize) -> u32 {
-        let base = |i: usize| u32::from(packed[i / 4] >> (6 - 2 * (i % 4)) & 3);
+    fn naive(dealer: &Dealer, packed: &[u8], at: usize) -> u16 {
+        let base = |i: usize| u16::from(packed[i / 4] >> (6 - 2 * (i % 4)) & 3);
         let mmer = |i: usize| (i..i + dealer.m as usize).fold(0, |m, i| m << 2 | base(i));
         let other = |i: usize| (i..i + dealer.m as usize).rev().fold(0, |m, i| m << 2 | (3 - base(i)));
         let taken = |i: usize| if dealer.canonical { mmer(i).min(other(i)) } else { mmer(i) };

@@ -11,7 +11,8 @@
 use crate::bases::{Bases, Run};
 use crate::minimizer::{Dealer, TILE, Tile};
 use crate::record::{Middle, NEW_ROW, Narrow, Record, Wide, Width};
-use crate::simd;
+use crate::stretches::Stretches;
+use std::ops::Range;
 
 /// Where a section lies in a batch, and what is in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,12 +27,17 @@ pub struct Section {
     pub rows: u32,
 }
 
-/// What is known of a stripe while a batch is cut.
-#[derive(Clone, Copy, Default)]
-struct Stripe {
+/// Rows of a stripe while a batch is cut.
+#[derive(Clone, Copy)]
+struct Rows {
     /// The row of the last record, from batch to batch of a unit.
-    last_row: u32,
-    rows: u32,
+    last: u32,
+    count: u32,
+}
+
+/// What of a stripe is to be written.
+#[derive(Clone, Copy, Default)]
+struct Written {
     records: u32,
     kmers: u32,
 }
@@ -57,6 +63,10 @@ impl Piece {
     fn header(self) -> u8 {
         self.0 as u8
     }
+    #[inline(always)]
+    fn kmers(self) -> u32 {
+        u32::from(self.header() & !NEW_ROW)
+    }
 }
 
 /// Which stripes a splitter is to write: those with `stripe & mask == value`. Of the stripes of one part, but of another pass, only the rows are
@@ -80,15 +90,10 @@ impl Share {
         stripe & ((1 << self.part_bits) - 1) == self.part
     }
 
-    /// Whether the stripe, which is of this part, is of this pass.
-    #[inline(always)]
-    const fn has_pass(self, stripe: u32) -> bool {
-        stripe >> self.part_bits & ((1 << self.pass_bits) - 1) == self.pass
-    }
-
     /// Whether a stripe is written in a pass.
+    #[inline(always)]
     pub const fn writes(self, stripe: u32) -> bool {
-        self.has_part(stripe) && self.has_pass(stripe)
+        stripe & ((1 << (self.part_bits + self.pass_bits)) - 1) == self.pass << self.part_bits | self.part
     }
 }
 
@@ -98,11 +103,12 @@ pub struct Splitter {
     k: u32,
     width: Width,
     tile: Tile,
-    changes: [u64; TILE / 64],
+    stretches: Stretches,
     /// The first `found` are of this batch.
     pieces: Vec<Piece>,
     found: usize,
-    stripes: Vec<Stripe>,
+    rows: Vec<Rows>,
+    written: Vec<Written>,
     sections: Vec<Section>,
     cursors: Vec<u32>,
     share: Share,
@@ -131,10 +137,11 @@ impl Splitter {
             k: dealer.k,
             width: dealer.width(),
             tile: Tile::default(),
-            changes: [0; TILE / 64],
+            stretches: Stretches::default(),
             pieces: Vec::new(),
             found: 0,
-            stripes: vec![Stripe { last_row: NO_ROW, ..Stripe::default() }; stripes],
+            rows: vec![Rows { last: NO_ROW, count: 0 }; stripes],
+            written: vec![Written::default(); stripes],
             sections: vec![Section::default(); stripes],
             cursors: vec![0; stripes],
             share: Share::default(),
@@ -152,7 +159,7 @@ impl Splitter {
     /// Begins a unit, of which `share` is to be written: the first record of every stripe is marked again.
     pub fn begin_unit(&mut self, share: Share) {
         (self.share, self.left_out) = (share, LeftOut::default());
-        self.stripes.fill(Stripe { last_row: NO_ROW, ..Stripe::default() });
+        self.rows.fill(Rows { last: NO_ROW, count: 0 });
     }
 
     /// k-mers of this unit so far that were not written, being of another share.
@@ -164,8 +171,12 @@ impl Splitter {
     /// offsets count from the old end of `out`.
     pub fn split(&mut self, bases: &Bases, out: &mut Vec<u8>) -> &[Section] {
         self.found = 0;
+        let before = self.left_out.part;
         self.cut(bases);
         let total = self.place();
+        let all: usize = bases.runs().iter().map(|run| self.kmers(run).len()).sum();
+        let written: u64 = self.sections.iter().map(|section| u64::from(section.kmers)).sum();
+        self.left_out.pass += all as u64 - (self.left_out.part - before) - written;
         let from = out.len();
         out.resize(from + total as usize, 0);
         match self.width {
@@ -178,108 +189,107 @@ impl Splitter {
 
     /// First pass: minimizers tile by tile, runs cut where they change.
     fn cut(&mut self, bases: &Bases) {
-        if self.share == Share::default() && !self.occurrences {
-            self.cut_as::<true>(bases);
-        } else {
-            self.cut_as::<false>(bases);
+        match (self.share.part_bits > 0, self.occurrences) {
+            (false, false) => self.cut_as::<false, false>(bases),
+            (false, true) => self.cut_as::<false, true>(bases),
+            (true, false) => self.cut_as::<true, false>(bases),
+            (true, true) => self.cut_as::<true, true>(bases),
         }
     }
 
-    /// `PLAIN`: all stripes are written, and rows counted.
-    fn cut_as<const PLAIN: bool>(&mut self, bases: &Bases) {
+    /// `SHARED`: the rows are shared with other splitters.
+    fn cut_as<const SHARED: bool, const OCCURRENCES: bool>(&mut self, bases: &Bases) {
         let runs = bases.runs();
         let mut next = 0;
         let mut tile_start = 0;
         while next < runs.len() {
             // A tile begins with a run, or within a run that is longer than a tile.
-            let run = &runs[next];
-            tile_start = tile_start.max(run.start as usize);
-            let last = run.start as usize + (run.len - self.k) as usize;
-            let mut end = tile_start + TILE;
-            if last >= end {
-                self.minimizers(bases, tile_start, TILE);
-                self.cut_range::<PLAIN>(run, tile_start, tile_start, end);
+            tile_start = tile_start.max(runs[next].start as usize);
+            let end = tile_start + TILE;
+            if self.kmers(&runs[next]).end > end {
+                self.cut_tile::<SHARED, OCCURRENCES>(bases, &runs[next..=next], tile_start..end);
                 tile_start = end;
                 continue;
             }
             // As many whole runs as the tile holds.
-            let first = next;
-            let mut stop = last + 1;
-            next += 1;
-            while next < runs.len() {
-                let run = &runs[next];
-                let run_stop = (run.start + run.len - self.k + 1) as usize;
-                if run_stop > end {
-                    break;
-                }
-                (stop, next) = (run_stop, next + 1);
-            }
-            end = stop;
-            self.minimizers(bases, tile_start, end - tile_start);
-            for run in &runs[first..next] {
-                let from = tile_start.max(run.start as usize);
-                self.cut_range::<PLAIN>(run, tile_start, from, (run.start + run.len - self.k + 1) as usize);
-            }
+            let whole = runs[next..].iter().take_while(|run| self.kmers(run).end <= end).count();
+            let end = self.kmers(&runs[next + whole - 1]).end;
+            self.cut_tile::<SHARED, OCCURRENCES>(bases, &runs[next..next + whole], tile_start..end);
+            next += whole;
             tile_start = end.next_multiple_of(4);
         }
     }
 
-    fn minimizers(&mut self, bases: &Bases, first: usize, count: usize) {
-        self.dealer.minimizers(bases.packed(), first, count, &mut self.tile);
-        simd::changes(&self.tile.minima, count, &mut self.changes);
-        // A tile has no more super-k-mers than positions.
-        if self.pieces.len() < self.found + count {
-            self.pieces.resize((self.found + count) * 2, Piece::default());
-        }
+    /// Where the k-mers of a run start.
+    #[inline(always)]
+    fn kmers(&self, run: &Run) -> Range<usize> {
+        run.start as usize..(run.start + run.len - self.k + 1) as usize
     }
 
-    /// Cuts the k-mers that start in `from..to`, all of `run`, with the minimizers of the tile that starts at `tile_start`.
+    /// Cuts what `runs` have in a tile, at least one k-mer each.
     #[inline]
-    fn cut_range<const PLAIN: bool>(&mut self, run: &Run, tile_start: usize, from: usize, to: usize) {
-        let (mut begin, to) = (from - tile_start, to - tile_start);
+    fn cut_tile<const SHARED: bool, const OCCURRENCES: bool>(
+        &mut self,
+        bases: &Bases,
+        runs: &[Run],
+        tile: Range<usize>,
+    ) {
+        self.dealer.minimizers(bases.packed(), tile.start, tile.len(), &mut self.tile);
+        // A tile has no more super-k-mers than positions.
+        if self.pieces.len() < self.found + tile.len() {
+            self.pieces.resize((self.found + tile.len()) * 2, Piece::default());
+        }
+        let k = self.k;
+        let within = |run: &Run| {
+            let stop = (run.start + run.len - k + 1) as usize;
+            (run.start as usize).max(tile.start) - tile.start..stop.min(tile.end) - tile.start
+        };
+        let mut stretches =
+            self.stretches.find(&self.dealer, &self.tile, tile.len(), runs.iter().map(within)).iter();
         let longest = self.width.max_kmers(self.k) as usize;
-        let (dealer, changes) = (self.dealer, &self.changes);
-        let minima: &[u32; TILE] = self.tile.minima.first_chunk().expect("a tile");
         let mut sink = Sink {
-            stripes: &mut self.stripes,
+            rows: &mut self.rows,
             pieces: &mut self.pieces[self.found..],
             found: 0,
-            row: run.row,
+            row: 0,
             share: self.share,
-            left_out: &mut self.left_out,
-            occurrences: self.occurrences,
         };
-        let mut word = begin / 64;
-        let mut bits = changes[word] & (!0 << (begin % 64));
-        while begin < to {
-            while bits == 0 && word * 64 + 64 < to {
-                word += 1;
-                bits = changes[word];
+        for run in runs {
+            sink.row = run.row;
+            let Range { start: mut begin, end } = within(run);
+            while begin < end {
+                let Some(stretch) = stretches.next() else { break };
+                let (next, stripe) = (stretch.last() + 1, stretch.stripe());
+                if SHARED && !self.share.has_part(stripe) {
+                    self.left_out.part += (next - begin) as u64;
+                    begin = next;
+                    continue;
+                }
+                while next - begin > longest {
+                    sink.found::<OCCURRENCES>(tile.start + begin, stripe, longest);
+                    begin += longest;
+                }
+                sink.found::<OCCURRENCES>(tile.start + begin, stripe, next - begin);
+                begin = next;
             }
-            // Without a change before it, the end of the run ends the stretch.
-            let end = (word * 64 + bits.trailing_zeros() as usize + 1).min(to);
-            bits &= bits.wrapping_sub(1);
-            let stripe = dealer.stripe_of(minima[begin]);
-            while end - begin > longest {
-                sink.found::<PLAIN>(tile_start + begin, stripe, longest);
-                begin += longest;
-            }
-            sink.found::<PLAIN>(tile_start + begin, stripe, end - begin);
-            begin = end;
         }
         self.found += sink.found;
     }
 
     /// Between the passes: where each section begins. Returns the bytes of all.
     fn place(&mut self) -> u32 {
+        for piece in &self.pieces[..self.found] {
+            let written = &mut self.written[piece.stripe()];
+            written.records += 1;
+            written.kmers += piece.kmers();
+        }
         let mut offset = 0;
-        for ((stripe, section), cursor) in
-            self.stripes.iter_mut().zip(&mut self.sections).zip(&mut self.cursors)
-        {
-            let bytes = stripe.records * self.width.bytes() as u32;
-            *section = Section { offset, bytes, kmers: stripe.kmers, rows: stripe.rows };
+        let stripes = self.rows.iter_mut().zip(&mut self.written);
+        for ((rows, written), (section, cursor)) in stripes.zip(self.sections.iter_mut().zip(&mut self.cursors)) {
+            let bytes = written.records * self.width.bytes() as u32;
+            *section = Section { offset, bytes, kmers: written.kmers, rows: rows.count };
             *cursor = offset;
-            (stripe.rows, stripe.records, stripe.kmers) = (0, 0, 0);
+            (rows.count, *written) = (0, Written::default());
             offset += bytes;
         }
         offset
@@ -290,7 +300,7 @@ impl Splitter {
         for piece in &self.pieces[..self.found] {
             let cursor = &mut self.cursors[piece.stripe()];
             let header = piece.header();
-            let n = u32::from(header & !NEW_ROW) + self.k - 1;
+            let n = piece.kmers() + self.k - 1;
             let place = &mut out[*cursor as usize..*cursor as usize + R::WIDTH.bytes()];
             R::cut(packed, piece.start(), n).with_header(header).store(place);
             *cursor += R::WIDTH.bytes() as u32;
@@ -300,35 +310,24 @@ impl Splitter {
 
 /// Takes the super-k-mers of a run.
 struct Sink<'a> {
-    stripes: &'a mut [Stripe],
-    /// The first `found` are of this run.
+    rows: &'a mut [Rows],
+    /// The first `found` are of this tile.
     pieces: &'a mut [Piece],
     found: usize,
     row: u32,
     share: Share,
-    left_out: &'a mut LeftOut,
-    occurrences: bool,
 }
 
 impl Sink<'_> {
     #[inline(always)]
-    fn found<const PLAIN: bool>(&mut self, start: usize, stripe: u32, kmers: usize) {
-        if !PLAIN && !self.share.has_part(stripe) {
-            self.left_out.part += kmers as u64;
-            return;
-        }
-        let known = &mut self.stripes[stripe as usize];
-        let new = known.last_row != self.row;
-        known.last_row = self.row;
-        known.rows += if !PLAIN && self.occurrences { kmers as u32 } else { u32::from(new) };
-        if !PLAIN && !self.share.has_pass(stripe) {
-            self.left_out.pass += kmers as u64;
-            return;
-        }
-        known.records += 1;
-        known.kmers += kmers as u32;
+    fn found<const OCCURRENCES: bool>(&mut self, start: usize, stripe: u32, kmers: usize) {
+        let rows = &mut self.rows[stripe as usize];
+        let new = rows.last != self.row;
+        rows.last = self.row;
+        rows.count += if OCCURRENCES { kmers as u32 } else { u32::from(new) };
+        // Whether it is to be written is not asked but counted with: there is nothing to guess.
         self.pieces[self.found] = Piece::new(start, stripe, kmers as u8 | if new { NEW_ROW } else { 0 });
-        self.found += 1;
+        self.found += usize::from(self.share.writes(stripe));
     }
 }
 

@@ -11,11 +11,15 @@ pub(crate) use keys::{KEYS_AT_A_TIME, into_buckets, keys};
 use crate::minimizer::{Dealer, REACH, TILE};
 use crate::params::{Params, canonical};
 use crate::record::{Expanded, KeyBits, LANES, Record, kmers};
+use crate::stretches::{AT_A_TIME, Stretch};
 
 /// True when the processor has what the AVX2 copies ask for.
 #[cfg(target_arch = "x86_64")]
 fn has_avx2() -> bool {
-    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2")
+    is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("bmi1")
+        && is_x86_feature_detected!("bmi2")
+        && is_x86_feature_detected!("popcnt")
 }
 
 /// True when the processor has what the AVX-512 copies ask for.
@@ -64,11 +68,11 @@ macro_rules! copies {
         $vis fn $name $(<$($g: $bound),+>)? ($($arg: $type),+) $(-> $ret)? {
             #[cfg(target_arch = "x86_64")]
             {
-                #[target_feature(enable = "avx2,bmi2,avx512f,avx512bw,avx512dq,avx512vl")]
+                #[target_feature(enable = "avx2,bmi1,bmi2,popcnt,avx512f,avx512bw,avx512dq,avx512vl")]
                 fn avx512 $(<$($g: $bound),+>)? ($($arg: $type),+) $(-> $ret)? {
                     $any($($arg),+)
                 }
-                #[target_feature(enable = "avx2,bmi2")]
+                #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
                 fn avx2 $(<$($g: $bound),+>)? ($($arg: $type),+) $(-> $ret)? {
                     $any($($arg),+)
                 }
@@ -79,7 +83,7 @@ macro_rules! copies {
                 }
                 if $crate::simd::has_avx2() {
                     #[allow(unsafe_code, reason = "the corner for SIMD")]
-                    // SAFETY: the processor has AVX2 and BMI2, all that the function asks for.
+                    // SAFETY: the processor has AVX2 and what came with it, all that the function asks for.
                     return unsafe { avx2($($arg),+) };
                 }
             }
@@ -110,11 +114,11 @@ fn totals_any(words: &[[u8; 8]], mut place: u64, step: u64) -> (u64, u64) {
 
 copies! {
     /// Minimizers of `mmers` positions (a multiple of 8, at most TILE + REACH); see [`Dealer::minimizers`].
-    pub(crate) fn minimizers(dealer: &Dealer, bytes: &[u8], mmers: usize, out: &mut [u32]) = minimizers_any
+    pub(crate) fn minimizers(dealer: &Dealer, bytes: &[u8], mmers: usize, out: &mut [u16]) = minimizers_any
 }
 
 #[inline(always)]
-fn minimizers_any(dealer: &Dealer, bytes: &[u8], mmers: usize, out: &mut [u32]) {
+fn minimizers_any(dealer: &Dealer, bytes: &[u8], mmers: usize, out: &mut [u16]) {
     assert!(mmers.is_multiple_of(8) && mmers <= TILE + REACH);
     let out = &mut out[..mmers];
     hashes(dealer, bytes, out);
@@ -130,32 +134,30 @@ fn minimizers_any(dealer: &Dealer, bytes: &[u8], mmers: usize, out: &mut [u32]) 
     }
 }
 
-/// Hashes of eight m-mers from each two bytes on.
+/// Hashes of the m-mers from each base on.
 #[inline(always)]
-fn hashes(dealer: &Dealer, bytes: &[u8], out: &mut [u32]) {
-    if dealer.canonical {
-        hashes_of(dealer, bytes, out, |mmer| dealer.canonical(mmer));
-    } else {
-        hashes_of(dealer, bytes, out, |mmer| mmer);
-    }
-}
-
-#[inline(always)]
-fn hashes_of(dealer: &Dealer, bytes: &[u8], out: &mut [u32], taken: impl Fn(u32) -> u32) {
+fn hashes(dealer: &Dealer, bytes: &[u8], out: &mut [u16]) {
+    // Eight m-mers begin in each two bytes; the words are long for the lanes, so hashing has a loop of its own.
     let shift = 64 - 2 * dealer.m;
     for (group, eight) in out.chunks_exact_mut(8).enumerate() {
         let word = u64::from_be_bytes(bytes[group * 2..group * 2 + 8].try_into().expect("8 bytes"));
-        for (i, hash) in eight.iter_mut().enumerate() {
-            *hash = dealer.hash(taken((word >> (shift - 2 * i as u32)) as u32 & dealer.mask));
+        for (i, mmer) in eight.iter_mut().enumerate() {
+            *mmer = (word >> (shift - 2 * i as u32)) as u16;
         }
+    }
+    let mask = dealer.mask;
+    if dealer.canonical {
+        out.iter_mut().for_each(|mmer| *mmer = dealer.hash(dealer.canonical(*mmer & mask)));
+    } else {
+        out.iter_mut().for_each(|mmer| *mmer = dealer.hash(*mmer & mask));
     }
 }
 
 /// `out[i] = min(out[i], out[i + distance])`, front to back, so that every right side is still the old one.
 #[inline(always)]
-fn min_with_later(out: &mut [u32], distance: usize) {
-    const LANES: usize = 16;
-    let mut lanes = [0u32; LANES];
+fn min_with_later(out: &mut [u16], distance: usize) {
+    const LANES: usize = 32;
+    let mut lanes = [0u16; LANES];
     let whole = (out.len() - distance) / LANES * LANES;
     for at in (0..whole).step_by(LANES) {
         lanes.copy_from_slice(&out[at + distance..at + distance + LANES]);
@@ -172,7 +174,7 @@ fn min_with_later(out: &mut [u32], distance: usize) {
 ///
 /// # Panics
 /// When `minima` has no 64 numbers more than `count`, or `out` is too short.
-pub(crate) fn changes(minima: &[u32], count: usize, out: &mut [u64]) {
+pub(crate) fn changes(minima: &[u16], count: usize, out: &mut [u64]) {
     assert!(minima.len() > count.next_multiple_of(64) && out.len() >= count.div_ceil(64));
     #[cfg(target_arch = "x86_64")]
     if has_avx512() {
@@ -184,6 +186,10 @@ pub(crate) fn changes(minima: &[u32], count: usize, out: &mut [u64]) {
         // SAFETY: the processor has AVX2 and BMI2, all that the function asks for.
         return unsafe { changes_avx2(minima, count, out) };
     }
+    changes_any(minima, count, out);
+}
+
+fn changes_any(minima: &[u16], count: usize, out: &mut [u64]) {
     for (word, at) in out.iter_mut().zip((0..count).step_by(64)) {
         let pairs = minima[at..at + 64].iter().zip(&minima[at + 1..at + 65]).enumerate();
         *word = pairs.fold(0, |bits, (i, (a, b))| bits | u64::from(a != b) << i);
@@ -191,23 +197,23 @@ pub(crate) fn changes(minima: &[u32], count: usize, out: &mut [u64]) {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-fn changes_avx512(minima: &[u32], count: usize, out: &mut [u64]) {
-    use std::arch::x86_64::_mm512_cmpneq_epi32_mask;
+#[target_feature(enable = "avx512f,avx512bw")]
+fn changes_avx512(minima: &[u16], count: usize, out: &mut [u64]) {
+    use std::arch::x86_64::_mm512_cmpneq_epi16_mask;
     for (word, at) in out.iter_mut().zip((0..count).step_by(64)) {
         let (these, next) = (&minima[at..at + 64], &minima[at + 1..at + 65]);
-        let pairs = these.as_chunks::<16>().0.iter().zip(next.as_chunks::<16>().0).enumerate();
+        let pairs = these.as_chunks::<32>().0.iter().zip(next.as_chunks::<32>().0).enumerate();
         *word = pairs.fold(0, |bits, (i, (a, b))| {
-            bits | u64::from(_mm512_cmpneq_epi32_mask(sixteen(a), sixteen(b))) << (16 * i)
+            bits | u64::from(_mm512_cmpneq_epi16_mask(lanes_512(a), lanes_512(b))) << (32 * i)
         });
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-fn sixteen(lanes: &[u32; 16]) -> std::arch::x86_64::__m512i {
+fn lanes_512(lanes: &[u16; 32]) -> std::arch::x86_64::__m512i {
     #[allow(unsafe_code, reason = "the corner for SIMD")]
-    // SAFETY: there are sixteen lanes of four bytes, as many as are read; the load asks for no alignment.
+    // SAFETY: there are 32 lanes of two bytes, as many as are read; the load asks for no alignment.
     unsafe {
         std::arch::x86_64::_mm512_loadu_si512(lanes.as_ptr().cast())
     }
@@ -215,28 +221,59 @@ fn sixteen(lanes: &[u32; 16]) -> std::arch::x86_64::__m512i {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,bmi2")]
-fn changes_avx2(minima: &[u32], count: usize, out: &mut [u64]) {
-    use std::arch::x86_64::{_mm256_castsi256_ps, _mm256_cmpeq_epi32, _mm256_movemask_ps};
+fn changes_avx2(minima: &[u16], count: usize, out: &mut [u64]) {
+    use std::arch::x86_64::{
+        _mm256_cmpeq_epi16, _mm256_movemask_epi8, _mm256_packs_epi16, _mm256_permute4x64_epi64,
+    };
     for (word, at) in out.iter_mut().zip((0..count).step_by(64)) {
         let (these, next) = (&minima[at..at + 64], &minima[at + 1..at + 65]);
-        let mut same = 0u64;
-        for (i, (a, b)) in these.chunks_exact(8).zip(next.chunks_exact(8)).enumerate() {
-            let equal = _mm256_cmpeq_epi32(eight(a), eight(b));
-            same |= u64::from(_mm256_movemask_ps(_mm256_castsi256_ps(equal)) as u8) << (8 * i);
-        }
-        *word = !same;
+        let (these, next) = (these.as_chunks::<16>().0, next.as_chunks::<16>().0);
+        let equal = |i: usize| _mm256_cmpeq_epi16(lanes_256(&these[i]), lanes_256(&next[i]));
+        // Packing takes halves of both in turn; the permutation puts them in order.
+        let same = |i: usize| {
+            let both = _mm256_packs_epi16(equal(i), equal(i + 1));
+            u64::from(_mm256_movemask_epi8(_mm256_permute4x64_epi64::<0b11_01_10_00>(both)) as u32)
+        };
+        *word = !(same(0) | same(2) << 32);
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn eight(lanes: &[u32]) -> std::arch::x86_64::__m256i {
-    assert!(lanes.len() == 8);
+fn lanes_256(lanes: &[u16; 16]) -> std::arch::x86_64::__m256i {
     #[allow(unsafe_code, reason = "the corner for SIMD")]
-    // SAFETY: the slice has eight lanes of four bytes, as many as are read; the load asks for no alignment.
+    // SAFETY: there are 16 lanes of two bytes, as many as are read; the load asks for no alignment.
     unsafe {
         std::arch::x86_64::_mm256_loadu_si256(lanes.as_ptr().cast())
     }
+}
+
+copies! {
+    /// Lists the bits that are set, each with the stripe of the minimizer there; returns how many. See [`crate::stretches`].
+    pub(crate) fn stretches(
+        dealer: &Dealer, minima: &[u16], ends_here: &[u64], list: &mut [Stretch]
+    ) -> usize = stretches_any
+}
+
+#[inline(always)]
+fn stretches_any(dealer: &Dealer, minima: &[u16], ends_here: &[u64], list: &mut [Stretch]) -> usize {
+    let mut found = 0;
+    for (first, word) in (0u16..).step_by(64).zip(ends_here) {
+        // Always so many at a time, so that there is little to guess; what is behind the last is overwritten by the next word's.
+        let (mut left, count) = (*word, word.count_ones() as usize);
+        for at in (found..found + count).step_by(AT_A_TIME) {
+            for stretch in &mut list[at..at + AT_A_TIME] {
+                *stretch = Stretch::new(first + left.trailing_zeros() as u16, 0);
+                left &= left.wrapping_sub(1);
+            }
+        }
+        found += count;
+    }
+    for stretch in &mut list[..found] {
+        let last = stretch.last();
+        *stretch = Stretch::new(last as u16, dealer.stripe_of(minima[last]));
+    }
+    found
 }
 
 copies! {
