@@ -26,6 +26,8 @@ pub struct Dealer {
 
 /// Positions that are computed at a time. The arrays of a tile fit the first cache.
 pub const TILE: usize = 2048;
+/// 2^16 by the golden ratio: small numbers come apart when they are multiplied by it.
+pub(crate) const SPREAD: u16 = 0x9e37;
 /// m-mers behind the last position of a tile that its windows reach.
 pub(crate) const REACH: usize = 64;
 
@@ -44,7 +46,7 @@ impl Dealer {
             // A poly-A m-mer is 0, which must not be everybody's minimizer: it is flipped first.
             flip: (seed >> 32) as u16 ^ 0xe995,
             factor: (seed as u16 ^ 0x79b1) | 1,
-            stripe_shift: 32 - stripe_bits,
+            stripe_shift: 16 - stripe_bits,
             canonical: params.canonical(),
         }
     }
@@ -68,8 +70,7 @@ impl Dealer {
     /// The stripe of a minimizer's hash. Minimizers are small numbers mostly, so they are spread by another factor.
     #[inline(always)]
     pub fn stripe_of(&self, minimizer: u16) -> u32 {
-        let spread = u32::from(minimizer).wrapping_mul(0x9e37_79b1);
-        (u64::from(spread) >> self.stripe_shift) as u32
+        u32::from(minimizer.wrapping_mul(SPREAD)) >> self.stripe_shift
     }
 
     /// How wide records of super-k-mers are.

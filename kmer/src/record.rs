@@ -130,6 +130,17 @@ impl Record for Narrow {
     }
 }
 
+/// The bits of so many bases in two words, high word first.
+static KEPT: [(u64, u64); 64] = {
+    let (mut kept, mut n) = ([(0, 0); 64], 1);
+    while n < 64 {
+        let bits = u128::MAX << (128 - 2 * n);
+        kept[n] = ((bits >> 64) as u64, bits as u64);
+        n += 1;
+    }
+    kept
+};
+
 /// What both long widths do with their two words, high word first.
 macro_rules! two_words {
     ($name:ident, $width:expr, $load:expr, $store:expr) => {
@@ -140,9 +151,11 @@ macro_rules! two_words {
             fn cut(packed: &[u8], start: usize, n: u32) -> Self {
                 let bytes = &packed[start / 4..start / 4 + 16];
                 let shift = 2 * (start % 4) as u32;
-                let bases = (u128::from(word(bytes)) << 64 | u128::from(word(&bytes[8..]))) << shift;
-                let kept = bases & (!0 << (128 - 2 * n));
-                Self((kept >> 64) as u64, kept as u64)
+                // The low bits of the second word, which none of up to 60 bases needs, are zeros.
+                let high = word(bytes) << shift | u64::from(bytes[8]) >> (8 - shift);
+                let low = word(&bytes[8..]) << shift;
+                let (kept_high, kept_low) = KEPT[n as usize & 63];
+                Self(high & kept_high, low & kept_low)
             }
             #[inline(always)]
             fn with_header(self, header: u8) -> Self {

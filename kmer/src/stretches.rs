@@ -7,11 +7,12 @@ use crate::minimizer::{Dealer, TILE, Tile};
 use crate::simd;
 use std::ops::Range;
 
-/// Places that are written at a time, wanted or not.
-pub(crate) const AT_A_TIME: usize = 8;
+/// Most places that are written at a time, wanted or not.
+pub(crate) const AT_A_TIME: usize = 32;
 
 /// A stretch: the position of its last k-mer in the tile, and its stripe in the high half.
 #[derive(Clone, Copy, Default)]
+#[repr(transparent)]
 pub(crate) struct Stretch(u32);
 
 impl Stretch {
@@ -60,8 +61,7 @@ impl Stretches {
             self.ends_here[(before - 1) / 64] |= 1 << ((before - 1) % 64);
         }
         clear(&mut self.ends_here, before..words * 64);
-        let found =
-            simd::stretches(dealer, tile.minimizers(), &self.ends_here[..words], &mut self.list);
+        let found = simd::stretches(dealer, tile.minimizers(), &self.ends_here[..words], &mut self.list);
         &self.list[..found]
     }
 }

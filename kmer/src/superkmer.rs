@@ -10,7 +10,8 @@
 
 use crate::bases::{Bases, Run};
 use crate::minimizer::{Dealer, TILE, Tile};
-use crate::record::{Middle, NEW_ROW, Narrow, Record, Wide, Width};
+use crate::record::{Middle, NEW_ROW, Narrow, Wide, Width};
+use crate::simd;
 use crate::stretches::Stretches;
 use std::ops::Range;
 
@@ -44,7 +45,7 @@ struct Written {
 
 /// A super-k-mer that was found: first base, stripe, header of its record.
 #[derive(Clone, Copy, Default)]
-struct Piece(u64);
+pub(crate) struct Piece(u64);
 
 impl Piece {
     #[inline(always)]
@@ -52,19 +53,19 @@ impl Piece {
         Self((start as u64) << 32 | u64::from(stripe) << 8 | u64::from(header))
     }
     #[inline(always)]
-    fn start(self) -> usize {
+    pub(crate) fn start(self) -> usize {
         (self.0 >> 32) as usize
     }
     #[inline(always)]
-    fn stripe(self) -> usize {
+    pub(crate) fn stripe(self) -> usize {
         (self.0 >> 8) as usize & 0xffff
     }
     #[inline(always)]
-    fn header(self) -> u8 {
+    pub(crate) fn header(self) -> u8 {
         self.0 as u8
     }
     #[inline(always)]
-    fn kmers(self) -> u32 {
+    pub(crate) fn kmers(self) -> u32 {
         u32::from(self.header() & !NEW_ROW)
     }
 }
@@ -179,10 +180,13 @@ impl Splitter {
         self.left_out.pass += all as u64 - (self.left_out.part - before) - written;
         let from = out.len();
         out.resize(from + total as usize, 0);
+        // Second pass: every record to its place.
+        let (pieces, packed) = (&self.pieces[..self.found], bases.packed());
+        let (cursors, out) = (&mut self.cursors[..], &mut out[from..]);
         match self.width {
-            Width::Narrow => self.copy::<Narrow>(bases.packed(), &mut out[from..]),
-            Width::Middle => self.copy::<Middle>(bases.packed(), &mut out[from..]),
-            Width::Wide => self.copy::<Wide>(bases.packed(), &mut out[from..]),
+            Width::Narrow => simd::write_records::<Narrow>(pieces, packed, self.k, cursors, out),
+            Width::Middle => simd::write_records::<Middle>(pieces, packed, self.k, cursors, out),
+            Width::Wide => simd::write_records::<Wide>(pieces, packed, self.k, cursors, out),
         }
         &self.sections
     }
@@ -285,7 +289,9 @@ impl Splitter {
         }
         let mut offset = 0;
         let stripes = self.rows.iter_mut().zip(&mut self.written);
-        for ((rows, written), (section, cursor)) in stripes.zip(self.sections.iter_mut().zip(&mut self.cursors)) {
+        for ((rows, written), (section, cursor)) in
+            stripes.zip(self.sections.iter_mut().zip(&mut self.cursors))
+        {
             let bytes = written.records * self.width.bytes() as u32;
             *section = Section { offset, bytes, kmers: written.kmers, rows: rows.count };
             *cursor = offset;
@@ -293,18 +299,6 @@ impl Splitter {
             offset += bytes;
         }
         offset
-    }
-
-    /// Second pass: every record to its place.
-    fn copy<R: Record>(&mut self, packed: &[u8], out: &mut [u8]) {
-        for piece in &self.pieces[..self.found] {
-            let cursor = &mut self.cursors[piece.stripe()];
-            let header = piece.header();
-            let n = piece.kmers() + self.k - 1;
-            let place = &mut out[*cursor as usize..*cursor as usize + R::WIDTH.bytes()];
-            R::cut(packed, piece.start(), n).with_header(header).store(place);
-            *cursor += R::WIDTH.bytes() as u32;
-        }
     }
 }
 
@@ -337,7 +331,7 @@ mod tests {
     use crate::bases::kmers_of;
     use crate::codec::pack_dna2;
     use crate::params::Params;
-    use crate::record::kmers;
+    use crate::record::{Record, kmers};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 

@@ -1,0 +1,283 @@
+//! What the scan does with a tile: minimizers, where they change, and the list of stretches; see [`crate::minimizer`] and [`crate::stretches`].
+
+use super::copies;
+#[cfg(target_arch = "x86_64")]
+use super::{has_avx2, has_avx512};
+use crate::minimizer::{Dealer, REACH, SPREAD, TILE};
+use crate::stretches::Stretch;
+
+copies! {
+    /// Minimizers of `mmers` positions (a multiple of 8, at most TILE + REACH); see [`Dealer::minimizers`].
+    pub(crate) fn minimizers(dealer: &Dealer, bytes: &[u8], mmers: usize, out: &mut [u16]) = minimizers_any
+}
+
+#[inline(always)]
+fn minimizers_any(dealer: &Dealer, bytes: &[u8], mmers: usize, out: &mut [u16]) {
+    assert!(mmers.is_multiple_of(8) && mmers <= TILE + REACH);
+    let out = &mut out[..mmers];
+    hashes(dealer, bytes, out);
+    // min over 1, 2, 4, ... neighbours; what reaches past the end is left as it is and means nothing.
+    let window = dealer.window();
+    let mut span = 1;
+    while span * 2 <= window {
+        min_with_later(out, span);
+        span *= 2;
+    }
+    if span < window {
+        min_with_later(out, window - span);
+    }
+}
+
+/// Hashes of the m-mers from each base on.
+#[inline(always)]
+fn hashes(dealer: &Dealer, bytes: &[u8], out: &mut [u16]) {
+    // Eight m-mers begin in each two bytes; the words are long for the lanes, so hashing has a loop of its own.
+    let shift = 64 - 2 * dealer.m;
+    for (group, eight) in out.chunks_exact_mut(8).enumerate() {
+        let word = u64::from_be_bytes(bytes[group * 2..group * 2 + 8].try_into().expect("8 bytes"));
+        for (i, mmer) in eight.iter_mut().enumerate() {
+            *mmer = (word >> (shift - 2 * i as u32)) as u16;
+        }
+    }
+    let mask = dealer.mask;
+    if dealer.canonical {
+        out.iter_mut().for_each(|mmer| *mmer = dealer.hash(dealer.canonical(*mmer & mask)));
+    } else {
+        out.iter_mut().for_each(|mmer| *mmer = dealer.hash(*mmer & mask));
+    }
+}
+
+/// `out[i] = min(out[i], out[i + distance])`, front to back, so that every right side is still the old one.
+#[inline(always)]
+fn min_with_later(out: &mut [u16], distance: usize) {
+    const LANES: usize = 32;
+    let mut lanes = [0u16; LANES];
+    let whole = (out.len() - distance) / LANES * LANES;
+    for at in (0..whole).step_by(LANES) {
+        lanes.copy_from_slice(&out[at + distance..at + distance + LANES]);
+        for (mine, later) in out[at..at + LANES].iter_mut().zip(lanes) {
+            *mine = later.min(*mine);
+        }
+    }
+    for at in whole..out.len() - distance {
+        out[at] = out[at].min(out[at + distance]);
+    }
+}
+
+/// Bit i of `out` says that `minima[i]` and `minima[i + 1]` differ, for i below `count`; the bits behind mean nothing.
+///
+/// # Panics
+/// When `minima` has no 64 numbers more than `count`, or `out` is too short.
+pub(crate) fn changes(minima: &[u16], count: usize, out: &mut [u64]) {
+    assert!(minima.len() > count.next_multiple_of(64) && out.len() >= count.div_ceil(64));
+    #[cfg(target_arch = "x86_64")]
+    if has_avx512() {
+        #[allow(unsafe_code, reason = "the corner for SIMD")]
+        // SAFETY: the processor has all that the function asks for.
+        return unsafe { changes_avx512(minima, count, out) };
+    } else if has_avx2() {
+        #[allow(unsafe_code, reason = "the corner for SIMD")]
+        // SAFETY: the processor has AVX2 and BMI2, all that the function asks for.
+        return unsafe { changes_avx2(minima, count, out) };
+    }
+    changes_any(minima, count, out);
+}
+
+fn changes_any(minima: &[u16], count: usize, out: &mut [u64]) {
+    for (word, at) in out.iter_mut().zip((0..count).step_by(64)) {
+        let pairs = minima[at..at + 64].iter().zip(&minima[at + 1..at + 65]).enumerate();
+        *word = pairs.fold(0, |bits, (i, (a, b))| bits | u64::from(a != b) << i);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn changes_avx512(minima: &[u16], count: usize, out: &mut [u64]) {
+    use std::arch::x86_64::_mm512_cmpneq_epi16_mask;
+    for (word, at) in out.iter_mut().zip((0..count).step_by(64)) {
+        let (these, next) = (&minima[at..at + 64], &minima[at + 1..at + 65]);
+        let pairs = these.as_chunks::<32>().0.iter().zip(next.as_chunks::<32>().0).enumerate();
+        *word = pairs.fold(0, |bits, (i, (a, b))| {
+            bits | u64::from(_mm512_cmpneq_epi16_mask(lanes_512(a), lanes_512(b))) << (32 * i)
+        });
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn lanes_512(lanes: &[u16; 32]) -> std::arch::x86_64::__m512i {
+    #[allow(unsafe_code, reason = "the corner for SIMD")]
+    // SAFETY: there are 32 lanes of two bytes, as many as are read; the load asks for no alignment.
+    unsafe {
+        std::arch::x86_64::_mm512_loadu_si512(lanes.as_ptr().cast())
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,bmi2")]
+fn changes_avx2(minima: &[u16], count: usize, out: &mut [u64]) {
+    use std::arch::x86_64::{
+        _mm256_cmpeq_epi16, _mm256_movemask_epi8, _mm256_packs_epi16, _mm256_permute4x64_epi64,
+    };
+    for (word, at) in out.iter_mut().zip((0..count).step_by(64)) {
+        let (these, next) = (&minima[at..at + 64], &minima[at + 1..at + 65]);
+        let (these, next) = (these.as_chunks::<16>().0, next.as_chunks::<16>().0);
+        let equal = |i: usize| _mm256_cmpeq_epi16(lanes_256(&these[i]), lanes_256(&next[i]));
+        // Packing takes halves of both in turn; the permutation puts them in order.
+        let same = |i: usize| {
+            let both = _mm256_packs_epi16(equal(i), equal(i + 1));
+            u64::from(_mm256_movemask_epi8(_mm256_permute4x64_epi64::<0b11_01_10_00>(both)) as u32)
+        };
+        *word = !(same(0) | same(2) << 32);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn lanes_256(lanes: &[u16; 16]) -> std::arch::x86_64::__m256i {
+    #[allow(unsafe_code, reason = "the corner for SIMD")]
+    // SAFETY: there are 16 lanes of two bytes, as many as are read; the load asks for no alignment.
+    unsafe {
+        std::arch::x86_64::_mm256_loadu_si256(lanes.as_ptr().cast())
+    }
+}
+
+/// Lists the bits that are set, each with the stripe of the minimizer there; returns how many. See [`crate::stretches`].
+///
+/// # Panics
+/// When `minima` has no 64 numbers for each word, or `list` no room for [`crate::stretches::AT_A_TIME`] more than there are.
+pub(crate) fn stretches(dealer: &Dealer, minima: &[u16], ends_here: &[u64], list: &mut [Stretch]) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if has_avx512() && is_x86_feature_detected!("avx512vbmi2") {
+        #[allow(unsafe_code, reason = "the corner for SIMD")]
+        // SAFETY: the processor has all that the function asks for.
+        return unsafe { stretches_avx512(dealer, minima, ends_here, list) };
+    }
+    stretches_one_by_one(dealer, minima, ends_here, list)
+}
+
+copies! {
+    fn stretches_one_by_one(
+        dealer: &Dealer, minima: &[u16], ends_here: &[u64], list: &mut [Stretch]
+    ) -> usize = stretches_any
+}
+
+/// Bits that are taken at a time.
+const BITS: usize = 8;
+
+#[inline(always)]
+fn stretches_any(dealer: &Dealer, minima: &[u16], ends_here: &[u64], list: &mut [Stretch]) -> usize {
+    let mut found = 0;
+    for (first, word) in (0u16..).step_by(64).zip(ends_here) {
+        // Always so many at a time, so that there is little to guess; what is behind the last is overwritten by the next word's.
+        let (mut left, count) = (*word, word.count_ones() as usize);
+        for at in (found..found + count).step_by(BITS) {
+            for stretch in &mut list[at..at + BITS] {
+                *stretch = Stretch::new(first + left.trailing_zeros() as u16, 0);
+                left &= left.wrapping_sub(1);
+            }
+        }
+        found += count;
+    }
+    for stretch in &mut list[..found] {
+        let last = stretch.last();
+        *stretch = Stretch::new(last as u16, dealer.stripe_of(minima[last]));
+    }
+    found
+}
+
+/// Positions and minimizers are moved together where their bits are set, 32 at a time, and the stripes computed side by side.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi2,popcnt")]
+fn stretches_avx512(dealer: &Dealer, minima: &[u16], ends_here: &[u64], list: &mut [Stretch]) -> usize {
+    use std::arch::x86_64::{
+        __m256i, _mm_cvtsi32_si128, _mm512_add_epi16, _mm512_castsi512_si256, _mm512_cvtepu16_epi32,
+        _mm512_extracti64x4_epi64, _mm512_maskz_compress_epi16, _mm512_mullo_epi16, _mm512_or_si512,
+        _mm512_set1_epi16, _mm512_slli_epi32, _mm512_srl_epi32,
+    };
+    const PLACES: [u16; 32] = {
+        let (mut places, mut i) = ([0; 32], 0);
+        while i < 32 {
+            places[i] = i as u16;
+            i += 1;
+        }
+        places
+    };
+    let (places, spread) = (lanes_512(&PLACES), _mm512_set1_epi16(SPREAD as i16));
+    let shift = _mm_cvtsi32_si128(dealer.stripe_shift as i32);
+    let minima = minima[..ends_here.len() * 64].as_chunks::<32>().0;
+    let halves = ends_here.iter().flat_map(|word| [*word as u32, (*word >> 32) as u32]);
+    let mut found = 0;
+    for ((mask, minima), first) in halves.zip(minima).zip((0i16..).step_by(32)) {
+        let at = _mm512_add_epi16(places, _mm512_set1_epi16(first));
+        let at = _mm512_maskz_compress_epi16(mask, at);
+        let minima = _mm512_maskz_compress_epi16(mask, lanes_512(minima));
+        let stripes = _mm512_mullo_epi16(minima, spread);
+        let both = |at: __m256i, stripes: __m256i| {
+            let stripes = _mm512_srl_epi32(_mm512_cvtepu16_epi32(stripes), shift);
+            _mm512_or_si512(_mm512_slli_epi32::<16>(stripes), _mm512_cvtepu16_epi32(at))
+        };
+        let room = list[found..].first_chunk_mut::<32>().expect("room for more than there are");
+        let (low, high) = room.split_at_mut(16);
+        let count = mask.count_ones() as usize;
+        store(both(_mm512_castsi512_si256(at), _mm512_castsi512_si256(stripes)), low);
+        if count > 16 {
+            let (at, stripes) = (_mm512_extracti64x4_epi64::<1>(at), _mm512_extracti64x4_epi64::<1>(stripes));
+            store(both(at, stripes), high);
+        }
+        found += count;
+    }
+    found
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn store(lanes: std::arch::x86_64::__m512i, into: &mut [Stretch]) {
+    let into: &mut [Stretch; 16] = into.try_into().expect("16 places");
+    #[allow(unsafe_code, reason = "the corner for SIMD")]
+    // SAFETY: there are 16 places of four bytes, as many as are written, and every value is one; the store asks for no alignment.
+    unsafe {
+        std::arch::x86_64::_mm512_storeu_si512(into.as_mut_ptr().cast(), lanes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::params::Params;
+    use crate::stretches::AT_A_TIME;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn changes_and_stretches_whichever_copy_runs(
+            minima in prop::collection::vec(0..3u16, 64 * 7 + 1), seed: u64, stripe_bits in 0..=16u32, count in 1..64 * 6usize,
+        ) {
+            let dealer = Dealer::new(Params::new(21, 0).unwrap(), stripe_bits, seed);
+            let minima: Vec<u16> = minima.into_iter().map(|m| dealer.hash(m)).collect();
+            let (mut bits, mut plain) = ([0; TILE / 64], [0; TILE / 64]);
+            changes(&minima, count, &mut bits);
+            changes_any(&minima, count, &mut plain);
+            prop_assert_eq!(bits, plain);
+            #[cfg(target_arch = "x86_64")]
+            if has_avx2() {
+                let mut bits = [0; TILE / 64];
+                #[allow(unsafe_code, reason = "the copy that this processor may not choose")]
+                // SAFETY: the processor has AVX2 and BMI2, all that the function asks for.
+                unsafe {
+                    changes_avx2(&minima, count, &mut bits);
+                }
+                prop_assert_eq!(bits, plain);
+            }
+            let bits = &bits[..count.div_ceil(64)];
+            let set = |i: &usize| bits[i / 64] >> (i % 64) & 1 == 1;
+            let want: Vec<_> = (0..bits.len() * 64).filter(set).map(|i| (i, dealer.stripe_of(minima[i]))).collect();
+            for list in [stretches, stretches_one_by_one] {
+                let mut stretches = vec![Stretch::default(); TILE + AT_A_TIME];
+                let found = list(&dealer, &minima, bits, &mut stretches);
+                let got: Vec<_> = stretches[..found].iter().map(|s| (s.last(), s.stripe())).collect();
+                prop_assert_eq!(&got, &want);
+            }
+        }
+    }
+}
