@@ -317,7 +317,7 @@ fn stripe_bits(job: &Job, bases: u64, params: Params) -> u32 {
         return (params.key_bits() - 4).min(6);
     }
     let bits = |bases_each: u64| (bases / bases_each).max(1).ilog2();
-    bits(STRIPE_BASES).clamp(4, 12).max(bits(LARGE_STRIPE_BASES).min(14))
+    bits(STRIPE_BASES).clamp(4, 11).max(bits(LARGE_STRIPE_BASES).min(14))
 }
 
 /// Stripes of keys that are sorted: no more than records want, and no fewer than keep many workers busy.
