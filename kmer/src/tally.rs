@@ -8,9 +8,11 @@
 
 use crate::record::{self, NEW_ROW, Record};
 use crate::simd;
+use std::ops::Range;
 
+/// A different record, and how often it came.
 #[derive(Clone, Copy, Default)]
-struct Slot<R> {
+pub(crate) struct Slot<R> {
     record: R,
     weight: u32,
 }
@@ -18,8 +20,7 @@ struct Slot<R> {
 /// Different records of a stripe, each with how often it came.
 pub struct Tally<R> {
     slots: Vec<Slot<R>>,
-    shift: u32,
-    multiplier: u64,
+    hash: Hash,
     used: usize,
     records: Vec<R>,
     tags: Vec<u64>,
@@ -52,7 +53,8 @@ impl<R: Record> Tally<R> {
     /// An empty tally, whose hash is drawn by `multiplier`.
     pub fn new(multiplier: u64) -> Self {
         let (slots, records, tags) = (Vec::new(), Vec::new(), Vec::new());
-        let mut tally = Self { slots, shift: 64, multiplier: multiplier | 1, used: 0, records, tags };
+        let hash = Hash { multiplier: multiplier | 1, shift: 64 };
+        let mut tally = Self { slots, hash, used: 0, records, tags };
         tally.reset(0);
         tally
     }
@@ -62,7 +64,7 @@ impl<R: Record> Tally<R> {
         let slots = ((records + STRIDE) * 2).next_power_of_two();
         self.slots.clear();
         self.slots.resize(slots, Slot::default());
-        self.shift = 64 - slots.trailing_zeros();
+        self.hash.shift = 64 - slots.trailing_zeros();
         self.used = 0;
     }
 
@@ -85,65 +87,24 @@ impl<R: Record> Tally<R> {
         others.records.clear();
         others.tags.clear();
         let count = bytes.len() / size;
-        let (mut kmers, mut group) = (0, u32::MAX);
-        let mut next = if count > 0 { R::load(bytes) } else { R::default() };
+        let mut course = Course { kmers: 0, group: u32::MAX, used: self.used };
         for stride in (0..count).step_by(STRIDE) {
             self.make_room();
-            for i in stride..count.min(stride + STRIDE) {
-                if let Some(later) = bytes.get((i + AHEAD) * size..(i + AHEAD + 1) * size) {
-                    self.prefetch(R::load(later).unmarked());
-                }
-                let record = next;
-                let begins = record.header() & NEW_ROW != 0;
-                let ends = match bytes.get((i + 1) * size..(i + 2) * size) {
-                    Some(bytes) => {
-                        next = R::load(bytes);
-                        next.header() & NEW_ROW != 0
-                    }
-                    None => true,
-                };
-                kmers += u64::from(record::kmers(record));
-                if occurrences || (begins && ends) {
-                    self.add(record.unmarked(), 1);
-                    continue;
-                }
-                group = group.wrapping_sub(u32::from(begins));
-                others.records.push(record);
-                others.tags.push(1 << 32 | u64::from(group));
-            }
+            course.used = self.used;
+            let records = stride..count.min(stride + STRIDE);
+            simd::sort_out(bytes, records, occurrences, self.hash, &mut self.slots, others, &mut course);
+            self.used = course.used;
         }
-        Ok(SortedOut { records: count as u64, kmers })
-    }
-
-    /// Asks for the slot at which the search for a record begins.
-    #[inline(always)]
-    fn prefetch(&self, record: R) {
-        let at = (record.hash(self.multiplier) >> self.shift) as usize & (self.slots.len() - 1);
-        simd::prefetch(&self.slots[at]);
-    }
-
-    #[inline(always)]
-    fn add(&mut self, record: R, weight: u32) {
-        let mask = self.slots.len() - 1;
-        let mut at = (record.hash(self.multiplier) >> self.shift) as usize & mask;
-        loop {
-            let slot = &mut self.slots[at];
-            let empty = slot.weight == 0;
-            if empty | (slot.record == record) {
-                slot.record = record;
-                slot.weight += weight;
-                self.used += usize::from(empty);
-                return;
-            }
-            at = (at + 1) & mask;
-        }
+        Ok(SortedOut { records: count as u64, kmers: course.kmers })
     }
 
     fn make_room(&mut self) {
         if (self.used + STRIDE) * 2 > self.slots.len() {
             let old = std::mem::take(&mut self.slots);
             self.reset(self.used * 2 + STRIDE);
-            old.iter().filter(|s| s.weight != 0).for_each(|s| self.add(s.record, s.weight));
+            for slot in old.iter().filter(|slot| slot.weight != 0) {
+                self.used += usize::from(self.hash.add(&mut self.slots, slot.record, slot.weight));
+            }
         }
     }
 
@@ -161,6 +122,83 @@ impl<R: Record> Tally<R> {
         }
         (&self.records[..filled], &self.tags[..filled])
     }
+}
+
+/// Where a record's search begins.
+#[derive(Clone, Copy)]
+pub(crate) struct Hash {
+    multiplier: u64,
+    shift: u32,
+}
+
+impl Hash {
+    #[inline(always)]
+    fn place<R: Record>(self, slots: &[Slot<R>], record: R) -> usize {
+        (record.hash(self.multiplier) >> self.shift) as usize & (slots.len() - 1)
+    }
+
+    /// Adds to the record's weight. True when the record is new.
+    #[inline(always)]
+    fn add<R: Record>(self, slots: &mut [Slot<R>], record: R, weight: u32) -> bool {
+        let mut at = self.place(slots, record);
+        loop {
+            let slot = &mut slots[at];
+            let empty = slot.weight == 0;
+            if empty | (slot.record == record) {
+                slot.record = record;
+                slot.weight += weight;
+                return empty;
+            }
+            at = (at + 1) & (slots.len() - 1);
+        }
+    }
+}
+
+/// How far a stripe has been sorted out.
+pub(crate) struct Course {
+    kmers: u64,
+    /// The group of the last row with several records.
+    group: u32,
+    used: usize,
+}
+
+/// [`Tally::sort_out`] for a stride of the records in `bytes`, for which there is room.
+#[inline(always)]
+pub(crate) fn sort_out_any<R: Record>(
+    bytes: &[u8],
+    stride: Range<usize>,
+    occurrences: bool,
+    hash: Hash,
+    slots: &mut [Slot<R>],
+    others: &mut Others<R>,
+    course: &mut Course,
+) {
+    let size = R::WIDTH.bytes();
+    let (mut kmers, mut used) = (0, course.used);
+    let mut next = R::load(&bytes[stride.start * size..]);
+    for i in stride {
+        if let Some(later) = bytes.get((i + AHEAD) * size..(i + AHEAD + 1) * size) {
+            simd::prefetch(&slots[hash.place(slots, R::load(later).unmarked())]);
+        }
+        let record = next;
+        let begins = record.header() & NEW_ROW != 0;
+        let ends = match bytes.get((i + 1) * size..(i + 2) * size) {
+            Some(bytes) => {
+                next = R::load(bytes);
+                next.header() & NEW_ROW != 0
+            }
+            None => true,
+        };
+        kmers += u64::from(record::kmers(record));
+        if occurrences || (begins && ends) {
+            used += usize::from(hash.add(slots, record.unmarked(), 1));
+            continue;
+        }
+        course.group = course.group.wrapping_sub(u32::from(begins));
+        others.records.push(record);
+        others.tags.push(1 << 32 | u64::from(course.group));
+    }
+    (course.kmers, course.used) = (course.kmers + kmers, used);
 }
 
 #[cfg(test)]

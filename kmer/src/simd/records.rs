@@ -4,6 +4,8 @@ use super::copies;
 use crate::params::{Params, canonical};
 use crate::record::{Expanded, KeyBits, LANES, Record, kmers};
 use crate::superkmer::Piece;
+use crate::tally::{Course, Hash, Others, Slot, sort_out_any};
+use std::ops::Range;
 
 copies! {
     /// Writes the record of each piece of `packed` to where its stripe's cursor is, and moves that on.
@@ -29,6 +31,14 @@ fn write_records_any<R: Record>(
         R::cut(packed, piece.start(), piece.kmers() + k - 1).with_header(piece.header()).store(place);
         *cursor += R::WIDTH.bytes() as u32;
     }
+}
+
+copies! {
+    /// See [`crate::tally::sort_out_any`].
+    pub(crate) fn sort_out<R: Record>(
+        bytes: &[u8], stride: Range<usize>, occurrences: bool, hash: Hash, slots: &mut [Slot<R>],
+        others: &mut Others<R>, course: &mut Course
+    ) = sort_out_any
 }
 
 copies! {
