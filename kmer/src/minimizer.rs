@@ -155,6 +155,40 @@ mod tests {
         }
     }
 
+    /// A k-mer's stripe as docs/formats.md says it of a dense file.
+    fn documented(k: u32, seed: u64, stripe_bits: u32, canonical: bool, kmer: &[u8]) -> u32 {
+        let m = if k >= 18 {
+            8
+        } else if k >= 8 {
+            7
+        } else {
+            (k + 1) / 2 + 1
+        } as usize;
+        let (f, g) = ((seed >> 32 & 0xffff) ^ 0xe995, ((seed & 0xffff) ^ 0x79b1) | 1);
+        let number = |bases: &mut dyn Iterator<Item = u8>| bases.fold(0, |x, base| x * 4 + u64::from(base));
+        let hash = |m_mer: &[u8]| {
+            let x = number(&mut m_mer.iter().copied());
+            let other = number(&mut m_mer.iter().rev().map(|base| 3 - base));
+            ((if canonical { x.min(other) } else { x }) ^ f) * g % (1 << 16)
+        };
+        let h = kmer.windows(m).map(hash).min().expect("at least one m-mer");
+        ((h * 0x9e37 % (1 << 16)) >> (16 - stripe_bits)) as u32
+    }
+
+    proptest! {
+        #[test]
+        fn stripes_as_documented(bases in prop::collection::vec(0..4u8, 32), k in 4..=32u32, seed: u64, stripe_bits in 0..=16u32, canonical: bool) {
+            let params = Params::new(k, 0).unwrap().with_canonical(canonical);
+            let dealer = Dealer::new(params, stripe_bits, seed);
+            let mut packed: Vec<u8> = bases.chunks(4).map(|four| four.iter().fold(0, |byte, base| byte << 2 | base)).collect();
+            packed.extend([0; PADDING]);
+            let mut tile = Tile::default();
+            dealer.minimizers(&packed, 0, 1, &mut tile);
+            let want = documented(k, seed, stripe_bits, canonical, &bases[..k as usize]);
+            prop_assert_eq!(dealer.stripe_of(tile.minimizers()[0]), want, "what is dealt out otherwise needs another magic number in dense files");
+        }
+    }
+
     #[test]
     fn stripes_come_out_even_on_random_bases() {
         for k in [10, 16, 21, 31] {

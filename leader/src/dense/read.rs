@@ -56,7 +56,10 @@ impl DenseFile {
         for (what, magic) in [("beginning", &head[..8]), ("end", &foot[24..])] {
             if magic != MAGIC {
                 let (expected, found) = (quoted(MAGIC), quoted(magic));
-                return Err(bad(what, expected, found));
+                let failure = bad(what, expected, found);
+                let other = magic[..7] == MAGIC[..7];
+                let hint = "another version of kmer-leader wrote it: count again with this one, or read it with that";
+                return Err(if other { failure.hint(hint) } else { failure });
             }
         }
         let word =
