@@ -5,8 +5,9 @@
 //! ones belong to the row before them, so a reader knows which k-mers are of one row without a row number in each record.
 //!
 //! Cutting and sorting are two passes: first a list of (where, stripe, how many), from which the size of each section is known, then the records
-//! into place. So nothing grows while records are written, and a section is never moved. Where minimizers change is a bit mask, so that the
-//! processor need not guess where the next super-k-mer begins.
+//! into place. So nothing grows while records are written, and a section is never moved. The list is made without questions to which the
+//! processor could guess the answer wrong: where super-k-mers end is known beforehand ([`crate::stretches`]), and one that is not to be written is
+//! overwritten by the next.
 
 use crate::bases::{Bases, Run};
 use crate::minimizer::{Dealer, TILE, Tile};

@@ -3,7 +3,7 @@
 use super::copies;
 #[cfg(target_arch = "x86_64")]
 use super::{has_avx2, has_avx512};
-use crate::minimizer::{Dealer, REACH, SPREAD, TILE};
+use crate::minimizer::{Dealer, REACH, TILE};
 use crate::stretches::Stretch;
 
 copies! {
@@ -190,6 +190,7 @@ fn stretches_any(dealer: &Dealer, minima: &[u16], ends_here: &[u64], list: &mut 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi2,popcnt")]
 fn stretches_avx512(dealer: &Dealer, minima: &[u16], ends_here: &[u64], list: &mut [Stretch]) -> usize {
+    use crate::minimizer::SPREAD;
     use std::arch::x86_64::{
         __m256i, _mm_cvtsi32_si128, _mm512_add_epi16, _mm512_castsi512_si256, _mm512_cvtepu16_epi32,
         _mm512_extracti64x4_epi64, _mm512_maskz_compress_epi16, _mm512_mullo_epi16, _mm512_or_si512,
