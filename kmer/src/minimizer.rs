@@ -162,7 +162,7 @@ mod tests {
         } else if k >= 8 {
             7
         } else {
-            (k + 1) / 2 + 1
+            k.div_ceil(2) + 1
         } as usize;
         let (f, g) = ((seed >> 32 & 0xffff) ^ 0xe995, ((seed & 0xffff) ^ 0x79b1) | 1);
         let number = |bases: &mut dyn Iterator<Item = u8>| bases.fold(0, |x, base| x * 4 + u64::from(base));

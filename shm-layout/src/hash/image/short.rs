@@ -37,6 +37,29 @@ pub(super) struct Unpacked {
     pub(super) count: u32,
 }
 
+/// For the copies that compute entries side by side.
+#[cfg(target_arch = "x86_64")]
+impl Short {
+    /// Bits of a place's number, and of the hash that are stored.
+    pub(super) const fn place_bits(self) -> u32 {
+        self.place_bits
+    }
+
+    pub(super) const fn rest_bits(self) -> u32 {
+        self.rest_bits
+    }
+
+    /// Bytes of distance and count in an entry.
+    pub(super) const fn fixed(self) -> u32 {
+        FIXED
+    }
+
+    /// The multiplier of the hash, as it was given.
+    pub(super) const fn multiplier(self) -> u64 {
+        self.multiplier
+    }
+}
+
 impl Short {
     /// For a table of `places` places whose homes are the highest bits of key times `multiplier` mod 2^64, an odd number shifted by 64 less the bits
     /// of a key. `None` when places are no power of two, or entries would not be short.
@@ -61,25 +84,6 @@ impl Short {
     /// Bytes of an entry, at most 8.
     pub(super) const fn bytes(self) -> usize {
         (self.rest_bytes + FIXED) as usize
-    }
-
-    /// Bits of a place's number, and of the hash that are stored.
-    pub(super) const fn place_bits(self) -> u32 {
-        self.place_bits
-    }
-
-    pub(super) const fn rest_bits(self) -> u32 {
-        self.rest_bits
-    }
-
-    /// Bytes of distance and count in an entry.
-    pub(super) const fn fixed(self) -> u32 {
-        FIXED
-    }
-
-    /// The multiplier of the hash, as it was given.
-    pub(super) const fn multiplier(self) -> u64 {
-        self.multiplier
     }
 
     /// Where a key is at home, and the rest of its hash; `None` for a number that is no key of this table.
