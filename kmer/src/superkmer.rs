@@ -6,7 +6,7 @@
 //!
 //! Cutting and sorting are two passes: first a list of (where, stripe, how many), from which the size of each section is known, then the records
 //! into place. So nothing grows while records are written, and a section is never moved. The list is made without questions to which the
-//! processor could guess the answer wrong: where super-k-mers end is known beforehand ([`crate::stretches`]), and one that is not to be written is
+//! processor could guess the answer wrong: where super-k-mers end is known beforehand (`stretches.rs`), and one that is not to be written is
 //! overwritten by the next.
 
 use crate::bases::{Bases, Run};
