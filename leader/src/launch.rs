@@ -8,6 +8,7 @@
 
 use crate::birth::watched;
 use crate::failure::Failure;
+use crate::standard;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -130,9 +131,9 @@ impl Launcher {
     pub fn with_feeder(mut self, feeder: Option<u16>, stdin: bool) -> Result<Self, Failure> {
         self.feeder = feeder;
         if stdin {
-            let copy = std::io::stdin().as_fd().try_clone_to_owned();
+            let copy = standard::input();
             self.input =
-                Some(copy.map_err(|e| Failure::error(format!("could not copy standard input: {e}")))?);
+                Some(copy.map_err(|e| Failure::error(format!("could not copy standard input: {e}")))?.into());
         }
         Ok(self)
     }

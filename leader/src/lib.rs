@@ -76,6 +76,7 @@ pub mod select;
 pub mod sequences;
 pub mod signals;
 pub mod source;
+pub mod standard;
 pub mod status;
 pub mod summary;
 pub mod threshold;

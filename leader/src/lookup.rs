@@ -6,6 +6,7 @@ use crate::book::{Book, line};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::pin;
+use crate::standard;
 use clap::Args;
 use kmer_pin::{Pinned, parse};
 use std::io::Read;
@@ -66,13 +67,14 @@ impl<'a> Questions<'a> {
 
     /// All lines of standard input.
     fn ask_lines(&mut self, output: &mut Output) -> Result<(), Failure> {
-        let mut input = std::io::stdin().lock();
+        let unread = |e| Failure::error(format!("could not read standard input: {e}"));
+        let mut input = standard::input().map_err(unread)?;
         let (mut piece, mut held, mut number) = (vec![0; PIECE], 0, 0u64);
         loop {
             let read = match input.read(&mut piece[held..]) {
                 Ok(read) => read,
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(Failure::error(format!("could not read standard input: {e}"))),
+                Err(e) => return Err(unread(e)),
             };
             let end = held + read;
             let whole = match piece[..end].iter().rposition(|byte| *byte == b'\n') {

@@ -209,6 +209,32 @@ pub fn is_ignored(signal: Signal) -> bool {
     mask >> (signal as i32 - 1) & 1 == 1
 }
 
+/// Standard streams that this process was started without, a bit each.
+static MISSING: AtomicU32 = AtomicU32::new(0);
+
+/// Looks before the language's start-up does, which opens /dev/null in the place of what is missing: what is written there would be lost without an error.
+#[cfg(all(target_os = "linux", not(miri)))]
+#[used]
+// SAFETY: the section is a list of functions of this kind, which the C library calls before `main`, when there is one thread.
+#[unsafe(link_section = ".init_array")]
+static LOOK: extern "C" fn() = {
+    extern "C" fn look() {
+        for number in 0..3 {
+            // SAFETY: the call takes integers, and no descriptor need be open for it.
+            let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+            if flags < 0 {
+                MISSING.fetch_or(1 << number, Ordering::Relaxed);
+            }
+        }
+    }
+    look
+};
+
+/// True when this process was started without the standard stream of this number (0 input, 1 output, 2 errors), as by `>&-` in a shell.
+pub fn was_closed(stream: u32) -> bool {
+    MISSING.load(Ordering::Relaxed) >> stream & 1 == 1
+}
+
 /// Takes a file descriptor that this process was started with for its own.
 pub fn inherited(number: i32) -> std::fs::File {
     use std::os::fd::FromRawFd;

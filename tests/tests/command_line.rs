@@ -153,6 +153,25 @@ fn what_is_kept_goes_only_where_it_can_be_had_again() {
     assert!(!Path::new("/dev/shm/kmer.pin.kmer-tests-torture").exists());
 }
 
+/// What a shell closes with `>&-` or `<&-` is neither a place where a result may vanish nor an input without records.
+#[test]
+fn a_closed_stream_is_no_empty_one() {
+    let files = Files::new();
+    let _ = files.shell("-q --all -k 9 klebs --dense d -o r").exits(0);
+    for words in
+        ["-q --all -k 9 klebs", "-q --all -k 9 klebs -o -", "dump d", "lookup d ACGTACGTA", "segments"]
+    {
+        let ended = files.shell(&format!("{words} >&-"));
+        let _ = ended.fails(1, &["standard output: expected it to be open, found it closed", "-o FILE"]);
+    }
+    for words in ["-q --all -k 9 -", "lookup d -", "import - -o new"] {
+        let _ = files.shell(&format!("{words} <&-")).fails(1, &["expected it to be open, found it closed"]);
+    }
+    assert!(!files.path("new").exists());
+    let _ = files.shell("-q --all -k 9 klebs -o again >&- <&- 2>&-").exits(0);
+    assert!(fs::read(files.path("again")).expect("made") == fs::read(files.path("r")).expect("made"));
+}
+
 /// Files that are nothing of what is read are named for what they are, alone or among others, and none of them is taken for a relation.
 #[test]
 fn what_is_read_nowhere_is_named() {

@@ -1,6 +1,7 @@
 //! `kmer-leader inspect`: the map of a live run's segment, of a crashed one's, of a pinned result; of altered ones an error.
 
 use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -92,6 +93,17 @@ fn a_crashed_run_is_drawn_as_it_was_left() {
     assert_eq!(number("owned") + number("free"), number("chunks"), "{shown}");
     drop(removed);
     let _ = leader().arg("inspect").arg(&name).run().fails(1, &[&name, "hint: kmer-leader segments"]);
+}
+
+#[test]
+fn a_segment_that_has_no_head_yet_is_not_called_damaged() {
+    let name = format!("kmer.{:032x}", (u128::from(std::process::id()) << 64) | 0x1d1e);
+    let _removed = Removed(name.clone());
+    let options =
+        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(format!("/dev/shm/{name}"));
+    options.and_then(|file| file.set_len(65536)).expect("made");
+    let ended = leader().arg("inspect").arg(&name).run();
+    let _ = ended.fails(1, &["found one that is being made or taken away", "look again in a moment"]);
 }
 
 #[test]

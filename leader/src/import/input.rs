@@ -23,6 +23,7 @@ use sequence::unpack::{Source, unpack};
 use super::error::ImportError;
 use super::fastq::Fastq;
 use crate::signals::Signals;
+use crate::standard;
 
 /// A record.
 pub(super) struct Record<'a> {
@@ -44,7 +45,7 @@ impl Records {
     /// Opens `path`, or standard input for `-`, as the format that its content says.
     pub(super) fn open(path: &Path, signals: Signals) -> Result<Self, ImportError> {
         let opened = if path == Path::new("-") {
-            io::stdin().as_fd().try_clone_to_owned().map(File::from)
+            standard::input()
         } else {
             // A named pipe is open at once, and waited for where signals are heard.
             OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)

@@ -17,10 +17,14 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::output::same::{Input, refuse_same};
 use clap::Args;
+use nix::fcntl::OFlag;
 use page::Page;
 use shm_layout::pin::{PIN_PREFIX, exists, pin_name};
 use shm_layout::place;
 use shm_layout::takeover::look;
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 /// Options of `inspect`.
@@ -67,8 +71,28 @@ pub fn collect(name: &str) -> Result<Page, Failure> {
     let state = listed.state.to_string();
     let page =
         if name.starts_with(PIN_PREFIX) { pinned::page(name, &state) } else { run::page(name, &state) };
-    // A run that ends, or begins its next pass, gives the memory back that is looked at.
-    page.map_err(|e| if place::path_of(name).exists() { e } else { gone(name) })
+    // A run that ends, or begins its next pass, gives the memory back that is looked at; its first word is the last that a run writes which makes a segment.
+    page.map_err(|e| match first_word(name) {
+        Ok(0) => unfinished(name),
+        Err(cause) if cause.kind() == ErrorKind::NotFound => gone(name),
+        _ => e,
+    })
+}
+
+/// The first eight bytes of a segment.
+fn first_word(name: &str) -> std::io::Result<u64> {
+    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+    let mut file = OpenOptions::new().read(true).custom_flags(flags).open(place::path_of(name))?;
+    let mut word = [0; 8];
+    file.read_exact(&mut word)?;
+    Ok(u64::from_ne_bytes(word))
+}
+
+fn unfinished(name: &str) -> Failure {
+    let text = format!(
+        "segment {name:?}: expected one that is finished, found one that is being made or taken away"
+    );
+    Failure::error(text).hint("look again in a moment; kmer-leader segments lists what is there")
 }
 
 fn gone(name: &str) -> Failure {

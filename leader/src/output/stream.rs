@@ -5,6 +5,7 @@
 
 use crate::failure::Failure;
 use crate::signals::Signals;
+use crate::standard;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
@@ -35,10 +36,9 @@ impl Stream {
     /// Standard output; signals that are caught end the wait for its reader.
     ///
     /// # Errors
-    /// When there are no file descriptors left.
+    /// When it was closed from the start, or there are no file descriptors left.
     pub(super) fn stdout(signals: Option<&Signals>) -> Result<Self, Failure> {
-        let copy = std::io::stdout().as_fd().try_clone_to_owned().map_err(|e| stdout_error(&e))?;
-        Self::new(File::from(copy), None, signals)
+        Self::new(standard::output()?, None, signals)
     }
 
     /// A device or a named pipe.
