@@ -14,10 +14,10 @@ use crate::failure::Failure;
 use crate::output::same::STDOUT;
 use crate::plan::Plan;
 use crate::recover::recover_all;
+use crate::segments::of_a_run;
 use clap::{Args, Parser};
 use kmer_worker::job::{Job, path_of};
 use kmer_worker::shared::Shared;
-use shm_layout::place;
 use shm_layout::takeover::{SoleUser, users_of};
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -86,7 +86,7 @@ pub fn command() -> Result<Vec<u8>, Failure> {
 /// # Errors
 /// When there is no such segment, it is damaged, one of its processes lives, or its command line cannot be understood. The segment is as before.
 pub fn take(args: &ResumeArgs) -> Result<Taken, Failure> {
-    let name = &place::name_in(args.segment_dir.as_deref(), &args.segment)?;
+    let name = &of_a_run(&args.segment, args.segment_dir.as_deref())?;
     let shared = Shared::attach(name)?;
     if !shared.segment.is_resumable()? {
         let text = format!("segment {name:?}: expected one of a run with --resumable, found another");

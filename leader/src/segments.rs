@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use clap::Args;
 use kmer_pin::About;
-use shm_layout::pin::{PIN_PREFIX, pin_name};
+use shm_layout::pin::{PIN_PREFIX, exists, pin_name};
 use shm_layout::place::{name_in, path_of};
 use shm_layout::takeover::{self, Listed, State, list, sweep};
 use std::path::{Path, PathBuf};
@@ -42,6 +42,21 @@ pub fn run(args: &SegmentsArgs) -> Result<String, Failure> {
         }
     }
     Ok(text)
+}
+
+/// The segment of a run that a user calls `typed`.
+///
+/// # Errors
+/// When there is no such name, or it is a pinned result's, which is no run.
+pub(crate) fn of_a_run(typed: &str, dir: Option<&Path>) -> Result<String, Failure> {
+    let name = name_in(dir, typed)?;
+    let pinned = name.starts_with(PIN_PREFIX)
+        || dir.is_none() && !path_of(&name).exists() && pin_name(typed).is_ok_and(|pinned| exists(&pinned));
+    if !pinned {
+        return Ok(name);
+    }
+    let failure = Failure::error(format!("segment {typed:?}: expected one of a run, found a pinned result"));
+    Err(failure.hint("kmer-leader lookup, dump and inspect read it"))
 }
 
 fn remove(name: &str, dir: Option<&Path>, listed: &[Listed]) -> Result<String, Failure> {

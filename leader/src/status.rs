@@ -6,11 +6,11 @@
 use crate::failure::Failure;
 use crate::progress::figures::share;
 use crate::progress::{Snapshot, WorkerLook, workers};
+use crate::segments::of_a_run;
 use clap::Args;
 use kmer_worker::job::path_of;
 use kmer_worker::shared::Shared;
 use serde::Serialize;
-use shm_layout::place;
 use shm_layout::takeover::{Listed, State, list, look};
 use std::fmt::{Display, Write as _};
 use std::io::IsTerminal;
@@ -55,7 +55,7 @@ type Print<'a> = &'a mut dyn FnMut(&str) -> Result<(), Failure>;
 /// When there is none, or its segment is damaged.
 pub fn run(args: &StatusArgs, print: Print<'_>) -> Result<(), Failure> {
     let name = match &args.segment {
-        Some(name) => place::name_in(args.segment_dir.as_deref(), name)?,
+        Some(name) => of_a_run(name, args.segment_dir.as_deref())?,
         None => {
             let mut runs = list(args.segment_dir.as_deref())?;
             runs.retain(|found| matches!(found.state, State::Running | State::Resumable));

@@ -46,6 +46,22 @@ fn a_resumed_run_knows_its_own_result_by_its_kmers() {
     assert_ne!(dump(), theirs);
 }
 
+#[test]
+fn a_pinned_result_is_no_run() {
+    let (dir, pin) = (tempfile::tempdir().expect("a directory"), PinName::new());
+    let input = dir.path().join("a.fa");
+    copies(&input, 86);
+    let _ = leader().words("-q -k 16 --count-only --pin").arg(pin.name()).arg(&input).run().exits(0);
+    let object = format!("kmer.pin.{}", pin.name());
+    for name in [pin.name(), &object, &pin.path().to_string_lossy()] {
+        for command in ["status", "resume"] {
+            let ended = leader().arg(command).arg(name).run();
+            let _ =
+                ended.fails(1, &["expected one of a run, found a pinned result", "lookup, dump and inspect"]);
+        }
+    }
+}
+
 /// The second takes the name while the first may still fail, as it does; whichever of them ends first.
 #[test]
 fn two_that_replace_a_result_and_fail_give_it_back() {
