@@ -12,14 +12,18 @@ use crate::params::Params;
 use crate::record::Width;
 use crate::simd;
 
+/// Which rule deals k-mers out to stripes: a digit that is another one whenever a k-mer may get into another stripe than before. Dense files have it in
+/// their magic number, and leader and workers agree on it.
+pub const RULE: u8 = b'4';
+
 /// How k-mers are dealt out to stripes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dealer {
     pub(crate) k: u32,
     pub(crate) m: u32,
-    pub(crate) mask: u16,
-    pub(crate) flip: u16,
-    pub(crate) factor: u16,
+    pub(crate) mask: u32,
+    pub(crate) flip: u32,
+    pub(crate) factor: u32,
     pub(crate) stripe_shift: u32,
     pub(crate) canonical: bool,
 }
@@ -42,29 +46,29 @@ impl Dealer {
         Self {
             k: params.k(),
             m,
-            mask: u16::MAX >> (16 - 2 * m),
+            mask: u32::MAX >> (32 - 2 * m),
             // A poly-A m-mer is 0, which must not be everybody's minimizer: it is flipped first.
-            flip: (seed >> 32) as u16 ^ 0xe995,
-            factor: (seed as u16 ^ 0x79b1) | 1,
+            flip: (seed >> 32) as u32 ^ 0x5bd1_e995,
+            factor: (seed as u32 ^ 0x9e37_79b1) | 1,
             stripe_shift: 16 - stripe_bits,
             canonical: params.canonical(),
         }
     }
 
-    /// The hash by which m-mers are ordered: a bijection of 16 bits.
+    /// The hash by which m-mers are ordered, and by which they are known: different ones may have the same.
     #[inline(always)]
-    pub(crate) fn hash(&self, mmer: u16) -> u16 {
-        (mmer ^ self.flip).wrapping_mul(self.factor)
+    pub(crate) fn hash(&self, mmer: u32) -> u16 {
+        ((mmer ^ self.flip).wrapping_mul(self.factor) >> 16) as u16
     }
 
     /// What an m-mer is hashed as where k-mers are canonical: the smaller of it and its reverse complement, so that both strands of a k-mer have
     /// one minimizer.
     #[inline(always)]
-    pub(crate) fn canonical(&self, mmer: u16) -> u16 {
+    pub(crate) fn canonical(&self, mmer: u32) -> u32 {
         let pairs = !mmer;
-        let nibbles = (pairs >> 2 & 0x3333) | (pairs & 0x3333) << 2;
-        let bytes = (nibbles >> 4 & 0x0f0f) | (nibbles & 0x0f0f) << 4;
-        mmer.min(bytes.swap_bytes() >> (16 - 2 * self.m))
+        let nibbles = (pairs >> 2 & 0x3333_3333) | (pairs & 0x3333_3333) << 2;
+        let bytes = (nibbles >> 4 & 0x0f0f_0f0f) | (nibbles & 0x0f0f_0f0f) << 4;
+        mmer.min(bytes.swap_bytes() >> (32 - 2 * self.m))
     }
 
     /// The stripe of a minimizer's hash. Minimizers are small numbers mostly, so they are spread by another factor.
@@ -89,7 +93,8 @@ pub const fn minimizer_size(k: u32) -> u32 {
     match k {
         ..=7 => k.div_ceil(2) + 1,
         8..=17 => 7,
-        _ => 8,
+        18..=20 => 8,
+        _ => 9,
     }
 }
 
@@ -134,7 +139,7 @@ mod tests {
 
     /// The oracle: each m-mer of each k-mer.
     fn naive(dealer: &Dealer, packed: &[u8], at: usize) -> u16 {
-        let base = |i: usize| u16::from(packed[i / 4] >> (6 - 2 * (i % 4)) & 3);
+        let base = |i: usize| u32::from(packed[i / 4] >> (6 - 2 * (i % 4)) & 3);
         let mmer = |i: usize| (i..i + dealer.m as usize).fold(0, |m, i| m << 2 | base(i));
         let other = |i: usize| (i..i + dealer.m as usize).rev().fold(0, |m, i| m << 2 | (3 - base(i)));
         let taken = |i: usize| if dealer.canonical { mmer(i).min(other(i)) } else { mmer(i) };
@@ -157,19 +162,18 @@ mod tests {
 
     /// A k-mer's stripe as docs/formats.md says it of a dense file.
     fn documented(k: u32, seed: u64, stripe_bits: u32, canonical: bool, kmer: &[u8]) -> u32 {
-        let m = if k >= 18 {
-            8
-        } else if k >= 8 {
-            7
-        } else {
-            k.div_ceil(2) + 1
+        let m = match k {
+            21.. => 9,
+            18.. => 8,
+            8.. => 7,
+            _ => k.div_ceil(2) + 1,
         } as usize;
-        let (f, g) = ((seed >> 32 & 0xffff) ^ 0xe995, ((seed & 0xffff) ^ 0x79b1) | 1);
+        let (f, g) = ((seed >> 32) ^ 0x5bd1_e995, ((seed & 0xffff_ffff) ^ 0x9e37_79b1) | 1);
         let number = |bases: &mut dyn Iterator<Item = u8>| bases.fold(0, |x, base| x * 4 + u64::from(base));
         let hash = |m_mer: &[u8]| {
             let x = number(&mut m_mer.iter().copied());
             let other = number(&mut m_mer.iter().rev().map(|base| 3 - base));
-            ((if canonical { x.min(other) } else { x }) ^ f) * g % (1 << 16)
+            (((if canonical { x.min(other) } else { x }) ^ f).wrapping_mul(g) & 0xffff_ffff) >> 16
         };
         let h = kmer.windows(m).map(hash).min().expect("at least one m-mer");
         ((h * 0x9e37 % (1 << 16)) >> (16 - stripe_bits)) as u32
@@ -185,7 +189,7 @@ mod tests {
             let mut tile = Tile::default();
             dealer.minimizers(&packed, 0, 1, &mut tile);
             let want = documented(k, seed, stripe_bits, canonical, &bases[..k as usize]);
-            prop_assert_eq!(dealer.stripe_of(tile.minimizers()[0]), want, "what is dealt out otherwise needs another magic number in dense files");
+            prop_assert_eq!(dealer.stripe_of(tile.minimizers()[0]), want, "k-mers are dealt out otherwise: that needs another RULE, and another sentence in docs/formats.md");
         }
     }
 

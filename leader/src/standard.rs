@@ -26,7 +26,7 @@ pub fn input() -> Result<File, Error> {
 pub fn output() -> Result<File, Failure> {
     if was_closed(1) {
         let failure = Failure::error(format!("standard output: {CLOSED}"));
-        return Err(failure.hint("give it a place, like > FILE, or say -o FILE"));
+        return Err(failure.hint("give it a place: > FILE"));
     }
     let copy = std::io::stdout().as_fd().try_clone_to_owned();
     copy.map(File::from).map_err(|e| crate::output::stdout_error(&e))

@@ -162,7 +162,7 @@ fn a_closed_stream_is_no_empty_one() {
         ["-q --all -k 9 klebs", "-q --all -k 9 klebs -o -", "dump d", "lookup d ACGTACGTA", "segments"]
     {
         let ended = files.shell(&format!("{words} >&-"));
-        let _ = ended.fails(1, &["standard output: expected it to be open, found it closed", "-o FILE"]);
+        let _ = ended.fails(1, &["standard output: expected it to be open, found it closed", "> FILE"]);
     }
     for words in ["-q --all -k 9 -", "lookup d -", "import - -o new"] {
         let _ = files.shell(&format!("{words} <&-")).fails(1, &["expected it to be open, found it closed"]);

@@ -6,6 +6,7 @@
 
 use crate::error::WorkError;
 use bincode::{Decode, Encode};
+use kmer::minimizer::RULE;
 use kmer::params::Params;
 use relation::visibility::Oracle;
 use relation::{BLOCK_SIZE, DnaType, PgXact, ReadOptions, TupleDesc, Unhinted};
@@ -167,10 +168,12 @@ pub struct Job {
     pub batch_bytes: u64,
 }
 
-/// Which build this is: the version and the layout of the job. Leader and workers must agree.
+/// Which build this is: the version, the layout of the job, and how k-mers are dealt out. Leader and workers must agree.
 pub fn build_id() -> u64 {
-    let text = concat!(env!("CARGO_PKG_VERSION"), " job 16");
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+    let text = concat!(env!("CARGO_PKG_VERSION"), " job 16 dealing ");
+    text.bytes()
+        .chain([RULE])
+        .fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
 }
 
 impl Leaf {

@@ -2,7 +2,7 @@
 //!
 //! All are the same source but for [`changes`], [`stretches`] and [`pack_letters`], so they give the same results; the tests of [`crate::minimizer`] and
 //! [`crate::record`] judge whichever one runs. Unsafe are only the calls into the copies, after the processor said that it has what they ask for
-//! ([`copies`]), and the loads of lanes from a slice of as many.
+//! ([`copies`]), and the loads and stores of lanes in a slice of as many.
 
 mod keys;
 mod letters;

@@ -28,22 +28,24 @@ fn minimizers_any(dealer: &Dealer, bytes: &[u8], mmers: usize, out: &mut [u16]) 
     }
 }
 
-/// Hashes of the m-mers from each base on.
+/// Hashes of eight m-mers from each two bytes on.
 #[inline(always)]
 fn hashes(dealer: &Dealer, bytes: &[u8], out: &mut [u16]) {
-    // Eight m-mers begin in each two bytes; the words are long for the lanes, so hashing has a loop of its own.
+    if dealer.canonical {
+        hashes_of(dealer, bytes, out, |mmer| dealer.canonical(mmer));
+    } else {
+        hashes_of(dealer, bytes, out, |mmer| mmer);
+    }
+}
+
+#[inline(always)]
+fn hashes_of(dealer: &Dealer, bytes: &[u8], out: &mut [u16], taken: impl Fn(u32) -> u32) {
     let shift = 64 - 2 * dealer.m;
     for (group, eight) in out.chunks_exact_mut(8).enumerate() {
         let word = u64::from_be_bytes(bytes[group * 2..group * 2 + 8].try_into().expect("8 bytes"));
-        for (i, mmer) in eight.iter_mut().enumerate() {
-            *mmer = (word >> (shift - 2 * i as u32)) as u16;
+        for (i, hash) in eight.iter_mut().enumerate() {
+            *hash = dealer.hash(taken((word >> (shift - 2 * i as u32)) as u32 & dealer.mask));
         }
-    }
-    let mask = dealer.mask;
-    if dealer.canonical {
-        out.iter_mut().for_each(|mmer| *mmer = dealer.hash(dealer.canonical(*mmer & mask)));
-    } else {
-        out.iter_mut().for_each(|mmer| *mmer = dealer.hash(*mmer & mask));
     }
 }
 
@@ -255,7 +257,7 @@ mod tests {
             minima in prop::collection::vec(0..3u16, 64 * 7 + 1), seed: u64, stripe_bits in 0..=16u32, count in 1..64 * 6usize,
         ) {
             let dealer = Dealer::new(Params::new(21, 0).unwrap(), stripe_bits, seed);
-            let minima: Vec<u16> = minima.into_iter().map(|m| dealer.hash(m)).collect();
+            let minima: Vec<u16> = minima.into_iter().map(|m| dealer.hash(m.into())).collect();
             let (mut bits, mut plain) = ([0; TILE / 64], [0; TILE / 64]);
             changes(&minima, count, &mut bits);
             changes_any(&minima, count, &mut plain);

@@ -20,7 +20,9 @@
 pub mod read;
 pub mod write;
 
-pub(crate) const MAGIC: &[u8; 8] = b"KMERDNS4";
+use kmer::minimizer::RULE;
+
+pub(crate) const MAGIC: &[u8; 8] = &[b'K', b'M', b'E', b'R', b'D', b'N', b'S', RULE];
 pub(crate) const HEAD: usize = 32;
 pub(crate) const FOOT: usize = 32;
 pub(crate) const ENTRY: usize = 24;
