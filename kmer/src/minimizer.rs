@@ -14,7 +14,7 @@ use crate::simd;
 
 /// Which rule deals k-mers out to stripes: a digit that is another one whenever a k-mer may get into another stripe than before. Dense files have it in
 /// their magic number, and leader and workers agree on it.
-pub const RULE: u8 = b'4';
+pub const RULE: u8 = b'3';
 
 /// How k-mers are dealt out to stripes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +30,9 @@ pub struct Dealer {
 
 /// Positions that are computed at a time. The arrays of a tile fit the first cache.
 pub const TILE: usize = 2048;
-/// 2^16 by the golden ratio: small numbers come apart when they are multiplied by it.
-pub(crate) const SPREAD: u16 = 0x9e37;
+/// What spreads minimizers over the stripes, and by how much they are shifted before.
+pub(crate) const SPREAD: u32 = 0x85eb_ca6b;
+pub(crate) const SPREAD_SHIFT: u32 = 15;
 /// m-mers behind the last position of a tile that its windows reach.
 pub(crate) const REACH: usize = 64;
 
@@ -50,15 +51,15 @@ impl Dealer {
             // A poly-A m-mer is 0, which must not be everybody's minimizer: it is flipped first.
             flip: (seed >> 32) as u32 ^ 0x5bd1_e995,
             factor: (seed as u32 ^ 0x9e37_79b1) | 1,
-            stripe_shift: 16 - stripe_bits,
+            stripe_shift: 32 - stripe_bits,
             canonical: params.canonical(),
         }
     }
 
-    /// The hash by which m-mers are ordered, and by which they are known: different ones may have the same.
+    /// The hash by which m-mers are ordered: a bijection of 32 bits.
     #[inline(always)]
-    pub(crate) fn hash(&self, mmer: u32) -> u16 {
-        ((mmer ^ self.flip).wrapping_mul(self.factor) >> 16) as u16
+    pub(crate) fn hash(&self, mmer: u32) -> u32 {
+        (mmer ^ self.flip).wrapping_mul(self.factor)
     }
 
     /// What an m-mer is hashed as where k-mers are canonical: the smaller of it and its reverse complement, so that both strands of a k-mer have
@@ -73,8 +74,9 @@ impl Dealer {
 
     /// The stripe of a minimizer's hash. Minimizers are small numbers mostly, so they are spread by another factor.
     #[inline(always)]
-    pub fn stripe_of(&self, minimizer: u16) -> u32 {
-        u32::from(minimizer.wrapping_mul(SPREAD)) >> self.stripe_shift
+    pub fn stripe_of(&self, minimizer: u32) -> u32 {
+        let spread = (minimizer ^ minimizer >> SPREAD_SHIFT).wrapping_mul(SPREAD);
+        ((u64::from(spread)) >> self.stripe_shift) as u32
     }
 
     /// How wide records of super-k-mers are.
@@ -100,7 +102,7 @@ pub const fn minimizer_size(k: u32) -> u32 {
 
 /// Minimizers of a tile: scratch of [`Dealer::minimizers`].
 pub struct Tile {
-    pub(crate) minima: Vec<u16>,
+    pub(crate) minima: Vec<u32>,
 }
 
 impl Default for Tile {
@@ -111,7 +113,7 @@ impl Default for Tile {
 
 impl Tile {
     /// The minimizers of the positions, as far as they were computed.
-    pub fn minimizers(&self) -> &[u16] {
+    pub fn minimizers(&self) -> &[u32] {
         &self.minima
     }
 }
@@ -138,7 +140,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// The oracle: each m-mer of each k-mer.
-    fn naive(dealer: &Dealer, packed: &[u8], at: usize) -> u16 {
+    fn naive(dealer: &Dealer, packed: &[u8], at: usize) -> u32 {
         let base = |i: usize| u32::from(packed[i / 4] >> (6 - 2 * (i % 4)) & 3);
         let mmer = |i: usize| (i..i + dealer.m as usize).fold(0, |m, i| m << 2 | base(i));
         let other = |i: usize| (i..i + dealer.m as usize).rev().fold(0, |m, i| m << 2 | (3 - base(i)));
@@ -173,10 +175,10 @@ mod tests {
         let hash = |m_mer: &[u8]| {
             let x = number(&mut m_mer.iter().copied());
             let other = number(&mut m_mer.iter().rev().map(|base| 3 - base));
-            (((if canonical { x.min(other) } else { x }) ^ f).wrapping_mul(g) & 0xffff_ffff) >> 16
+            ((if canonical { x.min(other) } else { x }) ^ f).wrapping_mul(g) & u64::from(u32::MAX)
         };
         let h = kmer.windows(m).map(hash).min().expect("at least one m-mer");
-        ((h * 0x9e37 % (1 << 16)) >> (16 - stripe_bits)) as u32
+        ((((h ^ (h >> 15)) * 0x85eb_ca6b) & 0xffff_ffff) >> (32 - stripe_bits)) as u32
     }
 
     proptest! {

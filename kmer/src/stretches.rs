@@ -8,7 +8,7 @@ use crate::simd;
 use std::ops::Range;
 
 /// Most places that are written at a time, wanted or not.
-pub(crate) const AT_A_TIME: usize = 32;
+pub(crate) const AT_A_TIME: usize = 16;
 
 /// A stretch: the position of its last k-mer in the tile, and its stripe in the high half.
 #[derive(Clone, Copy, Default)]

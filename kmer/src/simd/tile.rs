@@ -8,11 +8,11 @@ use crate::stretches::Stretch;
 
 copies! {
     /// Minimizers of `mmers` positions (a multiple of 8, at most TILE + REACH); see [`Dealer::minimizers`].
-    pub(crate) fn minimizers(dealer: &Dealer, bytes: &[u8], mmers: usize, out: &mut [u16]) = minimizers_any
+    pub(crate) fn minimizers(dealer: &Dealer, bytes: &[u8], mmers: usize, out: &mut [u32]) = minimizers_any
 }
 
 #[inline(always)]
-fn minimizers_any(dealer: &Dealer, bytes: &[u8], mmers: usize, out: &mut [u16]) {
+fn minimizers_any(dealer: &Dealer, bytes: &[u8], mmers: usize, out: &mut [u32]) {
     assert!(mmers.is_multiple_of(8) && mmers <= TILE + REACH);
     let out = &mut out[..mmers];
     hashes(dealer, bytes, out);
@@ -30,7 +30,7 @@ fn minimizers_any(dealer: &Dealer, bytes: &[u8], mmers: usize, out: &mut [u16]) 
 
 /// Hashes of eight m-mers from each two bytes on.
 #[inline(always)]
-fn hashes(dealer: &Dealer, bytes: &[u8], out: &mut [u16]) {
+fn hashes(dealer: &Dealer, bytes: &[u8], out: &mut [u32]) {
     if dealer.canonical {
         hashes_of(dealer, bytes, out, |mmer| dealer.canonical(mmer));
     } else {
@@ -39,7 +39,7 @@ fn hashes(dealer: &Dealer, bytes: &[u8], out: &mut [u16]) {
 }
 
 #[inline(always)]
-fn hashes_of(dealer: &Dealer, bytes: &[u8], out: &mut [u16], taken: impl Fn(u32) -> u32) {
+fn hashes_of(dealer: &Dealer, bytes: &[u8], out: &mut [u32], taken: impl Fn(u32) -> u32) {
     let shift = 64 - 2 * dealer.m;
     for (group, eight) in out.chunks_exact_mut(8).enumerate() {
         let word = u64::from_be_bytes(bytes[group * 2..group * 2 + 8].try_into().expect("8 bytes"));
@@ -51,9 +51,9 @@ fn hashes_of(dealer: &Dealer, bytes: &[u8], out: &mut [u16], taken: impl Fn(u32)
 
 /// `out[i] = min(out[i], out[i + distance])`, front to back, so that every right side is still the old one.
 #[inline(always)]
-fn min_with_later(out: &mut [u16], distance: usize) {
-    const LANES: usize = 32;
-    let mut lanes = [0u16; LANES];
+fn min_with_later(out: &mut [u32], distance: usize) {
+    const LANES: usize = 16;
+    let mut lanes = [0u32; LANES];
     let whole = (out.len() - distance) / LANES * LANES;
     for at in (0..whole).step_by(LANES) {
         lanes.copy_from_slice(&out[at + distance..at + distance + LANES]);
@@ -70,7 +70,7 @@ fn min_with_later(out: &mut [u16], distance: usize) {
 ///
 /// # Panics
 /// When `minima` has no 64 numbers more than `count`, or `out` is too short.
-pub(crate) fn changes(minima: &[u16], count: usize, out: &mut [u64]) {
+pub(crate) fn changes(minima: &[u32], count: usize, out: &mut [u64]) {
     assert!(minima.len() > count.next_multiple_of(64) && out.len() >= count.div_ceil(64));
     #[cfg(target_arch = "x86_64")]
     if has_avx512() {
@@ -85,7 +85,7 @@ pub(crate) fn changes(minima: &[u16], count: usize, out: &mut [u64]) {
     changes_any(minima, count, out);
 }
 
-fn changes_any(minima: &[u16], count: usize, out: &mut [u64]) {
+fn changes_any(minima: &[u32], count: usize, out: &mut [u64]) {
     for (word, at) in out.iter_mut().zip((0..count).step_by(64)) {
         let pairs = minima[at..at + 64].iter().zip(&minima[at + 1..at + 65]).enumerate();
         *word = pairs.fold(0, |bits, (i, (a, b))| bits | u64::from(a != b) << i);
@@ -93,23 +93,23 @@ fn changes_any(minima: &[u16], count: usize, out: &mut [u64]) {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn changes_avx512(minima: &[u16], count: usize, out: &mut [u64]) {
-    use std::arch::x86_64::_mm512_cmpneq_epi16_mask;
+#[target_feature(enable = "avx512f")]
+fn changes_avx512(minima: &[u32], count: usize, out: &mut [u64]) {
+    use std::arch::x86_64::_mm512_cmpneq_epi32_mask;
     for (word, at) in out.iter_mut().zip((0..count).step_by(64)) {
         let (these, next) = (&minima[at..at + 64], &minima[at + 1..at + 65]);
-        let pairs = these.as_chunks::<32>().0.iter().zip(next.as_chunks::<32>().0).enumerate();
+        let pairs = these.as_chunks::<16>().0.iter().zip(next.as_chunks::<16>().0).enumerate();
         *word = pairs.fold(0, |bits, (i, (a, b))| {
-            bits | u64::from(_mm512_cmpneq_epi16_mask(lanes_512(a), lanes_512(b))) << (32 * i)
+            bits | u64::from(_mm512_cmpneq_epi32_mask(sixteen(a), sixteen(b))) << (16 * i)
         });
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-fn lanes_512(lanes: &[u16; 32]) -> std::arch::x86_64::__m512i {
+fn sixteen(lanes: &[u32; 16]) -> std::arch::x86_64::__m512i {
     #[allow(unsafe_code, reason = "the corner for SIMD")]
-    // SAFETY: there are 32 lanes of two bytes, as many as are read; the load asks for no alignment.
+    // SAFETY: there are sixteen lanes of four bytes, as many as are read; the load asks for no alignment.
     unsafe {
         std::arch::x86_64::_mm512_loadu_si512(lanes.as_ptr().cast())
     }
@@ -117,28 +117,25 @@ fn lanes_512(lanes: &[u16; 32]) -> std::arch::x86_64::__m512i {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,bmi2")]
-fn changes_avx2(minima: &[u16], count: usize, out: &mut [u64]) {
-    use std::arch::x86_64::{
-        _mm256_cmpeq_epi16, _mm256_movemask_epi8, _mm256_packs_epi16, _mm256_permute4x64_epi64,
-    };
+fn changes_avx2(minima: &[u32], count: usize, out: &mut [u64]) {
+    use std::arch::x86_64::{_mm256_castsi256_ps, _mm256_cmpeq_epi32, _mm256_movemask_ps};
     for (word, at) in out.iter_mut().zip((0..count).step_by(64)) {
         let (these, next) = (&minima[at..at + 64], &minima[at + 1..at + 65]);
-        let (these, next) = (these.as_chunks::<16>().0, next.as_chunks::<16>().0);
-        let equal = |i: usize| _mm256_cmpeq_epi16(lanes_256(&these[i]), lanes_256(&next[i]));
-        // Packing takes halves of both in turn; the permutation puts them in order.
-        let same = |i: usize| {
-            let both = _mm256_packs_epi16(equal(i), equal(i + 1));
-            u64::from(_mm256_movemask_epi8(_mm256_permute4x64_epi64::<0b11_01_10_00>(both)) as u32)
-        };
-        *word = !(same(0) | same(2) << 32);
+        let mut same = 0u64;
+        for (i, (a, b)) in these.chunks_exact(8).zip(next.chunks_exact(8)).enumerate() {
+            let equal = _mm256_cmpeq_epi32(eight(a), eight(b));
+            same |= u64::from(_mm256_movemask_ps(_mm256_castsi256_ps(equal)) as u8) << (8 * i);
+        }
+        *word = !same;
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn lanes_256(lanes: &[u16; 16]) -> std::arch::x86_64::__m256i {
+fn eight(lanes: &[u32]) -> std::arch::x86_64::__m256i {
+    assert!(lanes.len() == 8);
     #[allow(unsafe_code, reason = "the corner for SIMD")]
-    // SAFETY: there are 16 lanes of two bytes, as many as are read; the load asks for no alignment.
+    // SAFETY: the slice has eight lanes of four bytes, as many as are read; the load asks for no alignment.
     unsafe {
         std::arch::x86_64::_mm256_loadu_si256(lanes.as_ptr().cast())
     }
@@ -148,9 +145,9 @@ fn lanes_256(lanes: &[u16; 16]) -> std::arch::x86_64::__m256i {
 ///
 /// # Panics
 /// When `minima` has no 64 numbers for each word, or `list` no room for [`crate::stretches::AT_A_TIME`] more than there are.
-pub(crate) fn stretches(dealer: &Dealer, minima: &[u16], ends_here: &[u64], list: &mut [Stretch]) -> usize {
+pub(crate) fn stretches(dealer: &Dealer, minima: &[u32], ends_here: &[u64], list: &mut [Stretch]) -> usize {
     #[cfg(target_arch = "x86_64")]
-    if has_avx512() && is_x86_feature_detected!("avx512vbmi2") {
+    if has_avx512() {
         #[allow(unsafe_code, reason = "the corner for SIMD")]
         // SAFETY: the processor has all that the function asks for.
         return unsafe { stretches_avx512(dealer, minima, ends_here, list) };
@@ -160,7 +157,7 @@ pub(crate) fn stretches(dealer: &Dealer, minima: &[u16], ends_here: &[u64], list
 
 copies! {
     fn stretches_one_by_one(
-        dealer: &Dealer, minima: &[u16], ends_here: &[u64], list: &mut [Stretch]
+        dealer: &Dealer, minima: &[u32], ends_here: &[u64], list: &mut [Stretch]
     ) -> usize = stretches_any
 }
 
@@ -168,7 +165,7 @@ copies! {
 const BITS: usize = 8;
 
 #[inline(always)]
-fn stretches_any(dealer: &Dealer, minima: &[u16], ends_here: &[u64], list: &mut [Stretch]) -> usize {
+fn stretches_any(dealer: &Dealer, minima: &[u32], ends_here: &[u64], list: &mut [Stretch]) -> usize {
     let mut found = 0;
     for (first, word) in (0u16..).step_by(64).zip(ends_here) {
         // Always so many at a time, so that there is little to guess; what is behind the last is overwritten by the next word's.
@@ -188,55 +185,37 @@ fn stretches_any(dealer: &Dealer, minima: &[u16], ends_here: &[u64], list: &mut 
     found
 }
 
-/// Positions and minimizers are moved together where their bits are set, 32 at a time, and the stripes computed side by side.
+/// Positions and minimizers are moved together where their bits are set, 16 at a time, and the stripes computed side by side.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vbmi2,popcnt")]
-fn stretches_avx512(dealer: &Dealer, minima: &[u16], ends_here: &[u64], list: &mut [Stretch]) -> usize {
-    use crate::minimizer::SPREAD;
+#[target_feature(enable = "avx512f,popcnt")]
+fn stretches_avx512(dealer: &Dealer, minima: &[u32], ends_here: &[u64], list: &mut [Stretch]) -> usize {
+    use crate::minimizer::{SPREAD, SPREAD_SHIFT};
     use std::arch::x86_64::{
-        __m256i, _mm_cvtsi32_si128, _mm512_add_epi16, _mm512_castsi512_si256, _mm512_cvtepu16_epi32,
-        _mm512_extracti64x4_epi64, _mm512_maskz_compress_epi16, _mm512_mullo_epi16, _mm512_or_si512,
-        _mm512_set1_epi16, _mm512_slli_epi32, _mm512_srl_epi32,
+        _mm_cvtsi32_si128, _mm512_add_epi32, _mm512_maskz_compress_epi32, _mm512_mullo_epi32,
+        _mm512_or_si512, _mm512_set1_epi32, _mm512_slli_epi32, _mm512_srl_epi32, _mm512_srli_epi32,
+        _mm512_xor_si512,
     };
-    const PLACES: [u16; 32] = {
-        let (mut places, mut i) = ([0; 32], 0);
-        while i < 32 {
-            places[i] = i as u16;
-            i += 1;
-        }
-        places
-    };
-    let (places, spread) = (lanes_512(&PLACES), _mm512_set1_epi16(SPREAD as i16));
-    let shift = _mm_cvtsi32_si128(dealer.stripe_shift as i32);
-    let minima = minima[..ends_here.len() * 64].as_chunks::<32>().0;
-    let halves = ends_here.iter().flat_map(|word| [*word as u32, (*word >> 32) as u32]);
+    let places = sixteen(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
+    let (spread, shift) = (_mm512_set1_epi32(SPREAD as i32), _mm_cvtsi32_si128(dealer.stripe_shift as i32));
+    let minima = minima[..ends_here.len() * 64].as_chunks::<16>().0;
+    let masks = ends_here.iter().flat_map(|word| [0, 16, 32, 48].map(|shift| (*word >> shift) as u16));
     let mut found = 0;
-    for ((mask, minima), first) in halves.zip(minima).zip((0i16..).step_by(32)) {
-        let at = _mm512_add_epi16(places, _mm512_set1_epi16(first));
-        let at = _mm512_maskz_compress_epi16(mask, at);
-        let minima = _mm512_maskz_compress_epi16(mask, lanes_512(minima));
-        let stripes = _mm512_mullo_epi16(minima, spread);
-        let both = |at: __m256i, stripes: __m256i| {
-            let stripes = _mm512_srl_epi32(_mm512_cvtepu16_epi32(stripes), shift);
-            _mm512_or_si512(_mm512_slli_epi32::<16>(stripes), _mm512_cvtepu16_epi32(at))
-        };
-        let room = list[found..].first_chunk_mut::<32>().expect("room for more than there are");
-        let (low, high) = room.split_at_mut(16);
-        let count = mask.count_ones() as usize;
-        store(both(_mm512_castsi512_si256(at), _mm512_castsi512_si256(stripes)), low);
-        if count > 16 {
-            let (at, stripes) = (_mm512_extracti64x4_epi64::<1>(at), _mm512_extracti64x4_epi64::<1>(stripes));
-            store(both(at, stripes), high);
-        }
-        found += count;
+    for ((mask, minima), first) in masks.zip(minima).zip((0i32..).step_by(16)) {
+        let at = _mm512_add_epi32(places, _mm512_set1_epi32(first));
+        let at = _mm512_maskz_compress_epi32(mask, at);
+        let minima = _mm512_maskz_compress_epi32(mask, sixteen(minima));
+        let mixed = _mm512_xor_si512(minima, _mm512_srli_epi32::<SPREAD_SHIFT>(minima));
+        let stripes = _mm512_srl_epi32(_mm512_mullo_epi32(mixed, spread), shift);
+        let room = list[found..].first_chunk_mut::<16>().expect("room for more than there are");
+        store(_mm512_or_si512(_mm512_slli_epi32::<16>(stripes), at), room);
+        found += mask.count_ones() as usize;
     }
     found
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-fn store(lanes: std::arch::x86_64::__m512i, into: &mut [Stretch]) {
-    let into: &mut [Stretch; 16] = into.try_into().expect("16 places");
+fn store(lanes: std::arch::x86_64::__m512i, into: &mut [Stretch; 16]) {
     #[allow(unsafe_code, reason = "the corner for SIMD")]
     // SAFETY: there are 16 places of four bytes, as many as are written, and every value is one; the store asks for no alignment.
     unsafe {
@@ -254,10 +233,10 @@ mod tests {
     proptest! {
         #[test]
         fn changes_and_stretches_whichever_copy_runs(
-            minima in prop::collection::vec(0..3u16, 64 * 7 + 1), seed: u64, stripe_bits in 0..=16u32, count in 1..64 * 6usize,
+            minima in prop::collection::vec(0..3u32, 64 * 7 + 1), seed: u64, stripe_bits in 0..=16u32, count in 1..64 * 6usize,
         ) {
             let dealer = Dealer::new(Params::new(21, 0).unwrap(), stripe_bits, seed);
-            let minima: Vec<u16> = minima.into_iter().map(|m| dealer.hash(m.into())).collect();
+            let minima: Vec<u32> = minima.into_iter().map(|m| dealer.hash(m)).collect();
             let (mut bits, mut plain) = ([0; TILE / 64], [0; TILE / 64]);
             changes(&minima, count, &mut bits);
             changes_any(&minima, count, &mut plain);
