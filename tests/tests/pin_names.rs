@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kmer_pin::{Error, Spec, Writer};
 use kmer_tests::data::Rng;
-use kmer_tests::engine::leader;
+use kmer_tests::engine::{Engine, bin, leader};
 use kmer_tests::fault::{run, segments_of};
 use kmer_tests::pinned::PinName;
 
@@ -60,6 +60,12 @@ fn a_pinned_result_is_no_run() {
                 ended.fails(1, &["expected one of a run, found a pinned result", "lookup, dump and inspect"]);
         }
     }
+    // What cannot be said is not done either.
+    let script = r#"exec "$1" segments --remove "$2" >&-"#;
+    let shell =
+        Engine::new("bash".into()).args(["-c", script, "bash"]).arg(bin("kmer-leader")).arg(pin.name());
+    let _ = shell.run().fails(1, &["standard output: expected it to be open, found it closed"]);
+    assert!(pin.path().exists(), "it was removed without a word");
 }
 
 /// The second takes the name while the first may still fail, as it does; whichever of them ends first.
