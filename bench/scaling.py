@@ -60,14 +60,18 @@ def claims(a, units, seed=1):
 
 
 def balance(a, skew, seed=1):
-    """Stripes of uneven sizes, the largest first, to whoever is free. Returns how much longer it takes than an even share."""
+    """Stripes of uneven sizes, in the drain's order, to whoever is free. Returns how much longer it takes than an even share."""
     rng = random.Random(seed)
-    sizes = sorted((rng.lognormvariate(0, skew) for _ in range(2 ** int(a.stripe_bits))), reverse=True)
+    sizes = [rng.lognormvariate(0, skew) for _ in range(2 ** int(a.stripe_bits))]
+    most = 2 * sum(sizes) / len(sizes)
+    large, others = sorted((s for s in sizes if s > most), reverse=True), [s for s in sizes if s <= most]
+    last = min(len(others), max(64, len(sizes) // 16))
+    sizes = large + others[: len(others) - last] + sorted(others[len(others) - last :], reverse=True)
     loads = [0.0] * int(a.workers)
     heapq.heapify(loads)
     for size in sizes:
         heapq.heappush(loads, heapq.heappop(loads) + size)
-    return max(loads) / (sum(sizes) / a.workers) - 1, sizes[0] / (sum(sizes) / len(sizes))
+    return max(loads) / (sum(sizes) / a.workers) - 1, max(sizes) / (sum(sizes) / len(sizes))
 
 
 def seconds(value):

@@ -59,6 +59,7 @@ chunks-freed-on-suspicion zombie chunks of a worker that is only believed dead a
 unit-drained-twice peace a drain reads a unit's sections twice
 unit-not-drained peace a drain leaves a unit out
 hint-is-truth torture all units were handed out counts as all units are done
+records-overwritten-early peace tables are written over records that are still to be read
 recovery-gives-up scan_death a unit that came back once is given up
 BUGS
 echo "planted bugs: $found found, $missed missed"

@@ -10,6 +10,12 @@ use shm_layout::arena::NOTHING;
 use shm_layout::hash::image::Image;
 use shm_layout::words::{Owner, Task};
 
+/// A stripe is large that has more than so many times the mean.
+const LARGE: u64 = 2;
+/// The last of the stripes are one part in so many, and at least so many stripes.
+const LAST_PART: usize = 16;
+const LAST_STRIPES: usize = 64;
+
 /// What all units came to.
 #[derive(Clone, Debug, Default)]
 pub struct ScanTotals {
@@ -98,7 +104,7 @@ impl ScanTotals {
         Ok(())
     }
 
-    /// The stripes that must be drained, the fullest first, so that no large one is begun last. The others have no records in this pass, or
+    /// The stripes that must be drained, see [`in_drain_order`]. The others have no records in this pass, or
     /// cannot hold a k-mer over the threshold: a k-mer occurs in no more rows than its stripe has.
     ///
     /// # Errors
@@ -113,7 +119,7 @@ impl ScanTotals {
             .filter(|(_, totals)| totals.kmers > 0 && (all || totals.rows > threshold))
             .map(|(stripe, _)| stripe)
             .collect();
-        order.sort_by_key(|stripe| (std::cmp::Reverse(self.stripes[*stripe as usize].kmers), *stripe));
+        in_drain_order(&mut order, |stripe| self.stripes[stripe as usize].kmers);
         Ok(DrainOrder { threshold, all, order })
     }
 }
@@ -124,6 +130,21 @@ impl StripeTotals {
         self.rows += u64::from(indexed.section.rows);
         self.digest = self.digest.wrapping_add(indexed.digest);
     }
+}
+
+/// Sorts stripes of so many `kmers` each: the large ones first, the fullest of them before the others, so that none is begun late; then by number, which is how
+/// their records lie, so that memory of records is spent from the front and tables can be written over it; of the last of them the fullest first again.
+fn in_drain_order(order: &mut [u32], kmers: impl Fn(u32) -> u64) {
+    let fullest_first =
+        |stripes: &mut [u32]| stripes.sort_by_key(|stripe| (std::cmp::Reverse(kmers(*stripe)), *stripe));
+    let all: u64 = order.iter().map(|stripe| kmers(*stripe)).sum();
+    let most = all / (order.len() as u64).max(1) * LARGE;
+    order.sort_by_key(|stripe| (kmers(*stripe) <= most, *stripe));
+    let large = order.partition_point(|stripe| kmers(*stripe) > most);
+    fullest_first(&mut order[..large]);
+    let last = (order.len() / LAST_PART).max(LAST_STRIPES).min(order.len() - large);
+    let from = order.len() - last;
+    fullest_first(&mut order[from..]);
 }
 
 /// Which stripes `order` names.

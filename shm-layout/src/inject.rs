@@ -100,6 +100,7 @@ points! {
     DrainPublished "drain.published" "a stripe is published, and not yet among the slot's figures",
     DrainFenced "drain.fenced" "a publication was refused, the chunks are not given back",
     ChunkTaken "chunk.taken" "has allocated a chunk, and written nothing",
+    ChunkAgain "chunk.again" "has a chunk of spent records for a second use, and has written nothing over them",
     ChunkWritten "chunk.written" "a chunk's bytes are written, its link is not",
     ChunkLinked "chunk.linked" "a chunk's bytes and link are written",
     ChainLinked "chain.linked" "a batch's chunks were strung to those before them",

@@ -12,17 +12,19 @@ use crate::error::WorkError;
 use crate::job::Job;
 use crate::sections::{Place, Sections};
 use crate::shared::{DrainOrder, Shared};
+use crate::spent::SpentChunks;
 use crate::spool::{UnitResult, digest};
 use kmer::minimizer::Dealer;
 use kmer::params::Params;
 use kmer::record::{KeyBits, Middle, Narrow, Record, Wide, Width};
 use kmer::{direct, keys};
+use shm_layout::arena::OwnedChain;
 use shm_layout::hash::counter::{Added, GroupCounter, Key};
 use shm_layout::hash::entry::EntryKind;
 use shm_layout::hash::image::{ImageWriter, squeeze};
 use shm_layout::planted;
 use shm_layout::slots::Figure;
-use shm_layout::words::Task;
+use shm_layout::words::{Owner, Task};
 
 /// How many sections ahead records are asked for.
 const SECTIONS_AHEAD: usize = 2;
@@ -106,6 +108,7 @@ pub fn image_digest(stripe: usize, image: &[u8]) -> u64 {
 pub struct Drainer {
     units: Vec<(usize, UnitResult)>,
     sections: Sections,
+    spent: SpentChunks,
     order: DrainOrder,
     params: Params,
     method: Method,
@@ -158,9 +161,10 @@ impl Drainer {
         }
         let params = job.params()?;
         let method = Method::new(job, params);
-        let sections = Sections::new(shared, &units)?;
+        let (sections, order) = (Sections::new(shared, &units)?, shared.drain_order()?);
+        let spent = SpentChunks::new(shared, &units, &order, slot)?;
         let (records, image) = Default::default();
-        Ok(Self { units, sections, order: shared.drain_order()?, params, method, records, image, slot })
+        Ok(Self { units, sections, spent, order, params, method, records, image, slot })
     }
 
     /// Drains stripe `stripe` into the bytes of its chain.
@@ -183,6 +187,19 @@ impl Drainer {
         summary = summary.sealed(stripe);
         image[..IMAGE_OFFSET as usize].copy_from_slice(&summary.to_bytes());
         Ok((image, summary))
+    }
+
+    /// Stores an image as a chain of `owner`'s, over records that nobody will read any more as far as there are such.
+    ///
+    /// # Errors
+    /// No room, or what the system says; nothing stays allocated then.
+    pub fn store(&mut self, shared: &Shared, owner: Owner, image: &[u8]) -> Result<OwnedChain, WorkError> {
+        let mut spent = self.spent.look(shared, &self.order)?;
+        let stored = shared.arena.store_over(owner, image, &mut spent);
+        if stored.is_err() {
+            spent.put_back();
+        }
+        Ok(stored?)
     }
 
     /// Gives the memory of a stored image back for the next one.

@@ -306,7 +306,7 @@ impl<'a> Worker<'a> {
             };
             let (image, _) = drainer.drain(shared, stripe)?;
             at(Point::DrainBuilt)?;
-            let chain = match shared.arena.store(self.owner, &image).map_err(WorkError::from) {
+            let chain = match drainer.store(shared, self.owner, &image) {
                 Err(e) if e.is_no_room() => {
                     if self.make_room(&shared.stripes, (stripe, claim), recoveries, around)? {
                         continue;

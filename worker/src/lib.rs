@@ -6,7 +6,7 @@
 //! * [`source`]: the blocks of all leaves of a job, numbered through.
 //! * [`spool`]: how a unit's result is laid out in the arena.
 //! * [`scan`]: a unit of blocks becomes sections of super-k-mers, one a stripe.
-//! * [`drain`]: a stripe's sections become its published table; `sections` finds them.
+//! * [`drain`]: a stripe's sections become its published table; `sections` finds them, `spent` finds memory for the table.
 //! * [`engine`]: claims, commits, waits, leaves.
 //!
 //! A worker attaches and never creates (I1); it holds no lock while it works; whatever it has not committed is lost with it, and
@@ -28,6 +28,7 @@ pub mod seal;
 mod sections;
 pub mod shared;
 pub mod source;
+mod spent;
 pub mod spool;
 pub mod stdin;
 pub mod steady;

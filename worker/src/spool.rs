@@ -275,9 +275,14 @@ impl UnitResult {
         arena.prefetch(&self.chain, self.batches[batch] + index_bytes(stripe) as u64, ENTRY);
     }
 
+    /// Where a section's bytes begin in the chain.
+    pub fn begin_of(&self, batch: usize, stripes: usize, section: &Section) -> u64 {
+        self.batches[batch] + index_bytes(stripes) as u64 + u64::from(section.offset)
+    }
+
     /// Asks for the records of a section that is to be read soon.
     pub fn prefetch(&self, arena: &Arena, batch: usize, stripes: usize, section: &Section) {
-        let from = self.batches[batch] + index_bytes(stripes) as u64 + u64::from(section.offset);
+        let from = self.begin_of(batch, stripes, section);
         arena.prefetch(&self.chain, from, section.bytes as usize);
     }
 
@@ -293,7 +298,7 @@ impl UnitResult {
         section: &Section,
         into: &mut Vec<u8>,
     ) -> Result<(), WorkError> {
-        let from = self.batches[batch] + index_bytes(stripes) as u64 + u64::from(section.offset);
+        let from = self.begin_of(batch, stripes, section);
         if from + u64::from(section.bytes) > self.tail {
             return Err(damaged("a section outside of its batch"));
         }

@@ -103,27 +103,33 @@ impl Looked {
 
 /// Chunks: whose they are, and where.
 pub(super) fn arena(shared: &Shared) -> Result<Part, Failure> {
-    let mut part = Part::new("arena", "dsa_area", "shm-layout/src/arena.rs");
+    let mut part = Part::new("arena", "dsa_area", "shm-layout/src/arena/mod.rs");
     let arena = &shared.arena;
     let (mut owners, mut letters) = (BTreeMap::new(), Vec::with_capacity(arena.chunks()));
+    let mut again = 0u64;
     for chunk in 0..arena.chunks() as u32 {
-        letters.push(match arena.look(chunk)? {
-            Chunk::Free { .. } => b'.',
-            Chunk::Owned { owner, .. } => {
-                *owners.entry(owner).or_insert(0u64) += 1;
-                b'o'
+        let mut letter = b'.';
+        if let Chunk::Owned { owner, .. } = arena.look(chunk)? {
+            *owners.entry(owner).or_insert(0u64) += 1;
+            letter = b'o';
+            let second = arena.again(chunk).map(|number| arena.look(number)).transpose()?;
+            if matches!(second, Some(Chunk::Owned { .. })) {
+                (letter, again) = (b'a', again + 1);
             }
-        });
+        }
+        letters.push(letter);
     }
     let owned: u64 = owners.values().sum();
     let bytes = arena.chunk_bytes() as u64;
     part.field("chunks", arena.chunks(), "usable_pages of the dsa_segment_maps");
     part.field("bytes of a chunk", bytes, "FPM_PAGE_SIZE, 4096");
     part.field("owned", format!("{owned}, {}", size(owned * bytes)), "dsa_area_control.total_segment_size");
+    part.field("of these in use again", format!("{again}, {}", size(again * bytes)), "(none)");
     part.field("free", arena.chunks() as u64 - owned, "FreePageManager (a free list; here there is none)");
-    let used = letters.iter().rposition(|letter| *letter == b'o').map_or(0, |last| last + 1);
-    let legend = "chunks up to the last one in use, each cell one or several: o owned  . free";
-    part.items.push(Item::Strip(strip(&letters[..used], CELLS, b"o."), legend));
+    let used = letters.iter().rposition(|letter| *letter != b'.').map_or(0, |last| last + 1);
+    let legend =
+        "chunks up to the last one in use, each cell one or several: o owned  a in use again  . free";
+    part.items.push(Item::Strip(strip(&letters[..used], CELLS, b"oa."), legend));
     let rows = owners.iter().map(|(owner, chunks)| {
         vec![
             owner.slot.to_string(),

@@ -1,10 +1,11 @@
 //! Allocates pieces of the segment that have owners, and strings them into chains of bytes: the counterpart of Postgres's `dsa_area`.
 //!
 //! ```text
-//! in the table of contents' area                      in the arena
-//! 0       8      where to look next (a hint)          chunk i: `chunk_bytes` bytes from
-//! 64      8 * n  chunk words (see `words`)                     arena offset + i * chunk_bytes
-//! then    8 * n  links: next chunk in the high half (all ones: none), bytes used in the low half
+//! in the table of contents' area, for n chunks         in the arena
+//! 0       8      where to look next (a hint)           chunk i: `chunk_bytes` bytes from
+//! 64      16 * n chunk words (see `words`), of first         arena offset + i * chunk_bytes
+//!                uses, then of second ones
+//! then    16 * n links, likewise: next chunk in the high half (all ones: none), bytes used in the low half
 //! ```
 //!
 //! A chunk's word *is* its allocation record: there is no free list that a death could tear, and a sequence number in the word keeps a late
@@ -12,7 +13,16 @@
 //! head; until then nobody else may look at it (I3), from then on nobody may write it (I4). Chunks whose owner is *confirmed* dead and
 //! which no DONE task reaches are freed by [`Arena::sweep`], which may be done again by anybody (I5).
 //!
+//! **Second uses.** A published chain may come to hold bytes that nobody will read any more: records whose tables are published. Its chunks cannot be
+//! freed, since whoever comes later walks the chain; but their memory can be written again ([`Arena::store_over`]). So each chunk has two numbers: `i` for its first
+//! use, `n + i` for its second, over the same bytes, each with a word and a link of its own. A second use is allocated, published, recovered and freed like
+//! a first one, and changes no word and no link of the first. Whether bytes are spent is for the caller to know; there is no third use.
+//!
 //! Readers trust nothing: a chain is walked once into a private list, with bounds, fill and length checked on the way (I6).
+
+mod chain;
+
+pub use chain::{Chain, OwnedChain, Piece};
 
 use crate::error::{Error, Result};
 use crate::inject::{self, Point};
@@ -20,7 +30,7 @@ use crate::planted;
 use crate::segment::{ArenaPlace, Segment};
 use crate::sync::{AtomicU64, Ordering};
 use crate::toc::Area;
-use crate::words::{self, BadWord, Chunk, Owned, Owner};
+use crate::words::{self, BadWord, Chunk, Owner};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -28,6 +38,9 @@ const WORDS: usize = 64;
 const NO_NEXT: u32 = u32::MAX;
 /// Head of a result that has no bytes: no chunk belongs to it.
 pub const NOTHING: u32 = NO_NEXT;
+
+/// Chunks that may be used again, by their numbers: asked for one after the other as long as they are wanted.
+pub type Spent<'a> = &'a mut dyn Iterator<Item = u32>;
 
 /// This process's view of the arena.
 #[derive(Clone)]
@@ -37,49 +50,10 @@ pub struct Arena {
     place: ArenaPlace,
 }
 
-/// A chain that this process wrote and still owns.
-#[derive(Debug)]
-#[must_use = "a chain that is neither committed nor freed stays allocated until its owner dies"]
-pub struct OwnedChain {
-    chunks: Vec<(u32, Owned)>,
-}
-
-impl OwnedChain {
-    /// The first chunk: what a commit publishes.
-    pub fn head(&self) -> u32 {
-        self.chunks.first().map_or(NO_NEXT, |(index, _)| *index)
-    }
-}
-
-/// A chain that was walked and checked: where its bytes lie.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chain {
-    chunks: Vec<u32>,
-    /// Where each chunk's bytes end, counted from the start of the chain.
-    ends: Vec<u64>,
-}
-
-impl Chain {
-    /// Bytes of the chain.
-    pub fn len(&self) -> u64 {
-        self.ends.last().copied().unwrap_or(0)
-    }
-
-    /// True when the chain holds no bytes.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Its chunks in order.
-    pub fn chunks(&self) -> &[u32] {
-        &self.chunks
-    }
-}
-
 impl Arena {
     /// Bytes that the arena takes in the table of contents' area.
     pub const fn estimate(chunks: usize) -> usize {
-        WORDS + chunks * 16
+        WORDS + 2 * chunks * 16
     }
 
     /// Uses the arena's words in `area`. Zeroed memory is free chunks, so this also creates them.
@@ -89,7 +63,8 @@ impl Arena {
     pub fn attach(segment: &Arc<Segment>, area: Area) -> Result<Self> {
         let place = segment.arena_place()?;
         let needed = Self::estimate(place.chunks);
-        if area.len < needed || place.chunks >= NO_NEXT as usize || place.chunk_bytes > u32::MAX as usize {
+        if area.len < needed || 2 * place.chunks >= NO_NEXT as usize || place.chunk_bytes > u32::MAX as usize
+        {
             let (offset, limit) = (area.offset as u64, (area.offset + area.len) as u64);
             return Err(Error::OutOfBounds {
                 name: segment.name().into(),
@@ -116,14 +91,26 @@ impl Arena {
     }
 
     fn link(&self, chunk: u32) -> Result<&AtomicU64> {
-        self.segment.map().word(self.at + WORDS + (self.place.chunks + self.checked(chunk)?) * 8)
+        self.segment.map().word(self.at + WORDS + (2 * self.place.chunks + self.checked(chunk)?) * 8)
     }
 
     fn checked(&self, chunk: u32) -> Result<usize> {
-        if (chunk as usize) < self.place.chunks {
+        if (chunk as usize) < 2 * self.place.chunks {
             return Ok(chunk as usize);
         }
-        Err(self.damaged("chunk number", format!("less than {}", self.place.chunks), chunk.to_string()))
+        Err(self.damaged("chunk number", format!("less than {}", 2 * self.place.chunks), chunk.to_string()))
+    }
+
+    /// The number of a chunk's second use; `None` when that is what `chunk` is.
+    pub fn again(&self, chunk: u32) -> Option<u32> {
+        ((chunk as usize) < self.place.chunks).then_some(chunk + self.place.chunks as u32)
+    }
+
+    /// Numbers under which a chunk may be in use: of first uses all, of second ones those of chunks that were handed out.
+    fn numbers(&self) -> Result<impl Iterator<Item = u32>> {
+        let (chunks, used) =
+            (self.place.chunks as u64, self.segment.map().word(self.at)?.load(Ordering::Relaxed));
+        Ok((0..chunks as u32).chain(chunks as u32..(chunks + used.min(chunks)) as u32))
     }
 
     fn damaged(&self, what: &'static str, expected: String, found: String) -> Error {
@@ -134,7 +121,7 @@ impl Arena {
         Error::Word { name: self.segment.name().into(), source }
     }
 
-    /// What a chunk's word says.
+    /// What a chunk's word says: of its first use, or of its second.
     ///
     /// # Errors
     /// [`Error::Word`] when it is damaged; [`Error::Damaged`] for a chunk that there is not.
@@ -142,16 +129,30 @@ impl Arena {
         Chunk::unpack(self.word(chunk)?.load(Ordering::Acquire)).map_err(|e| self.bad(e))
     }
 
+    /// Where a chunk's bytes are, by the number of either use.
     fn offset(&self, chunk: u32) -> usize {
-        self.place.offset + chunk as usize * self.place.chunk_bytes
+        let chunk = chunk as usize;
+        let first_use = chunk.checked_sub(self.place.chunks).unwrap_or(chunk);
+        self.place.offset + first_use * self.place.chunk_bytes
     }
 
-    /// Allocates `count` chunks for `owner`, or none at all.
+    /// Allocates `count` chunks for `owner`, or none at all; those that `spent` names are used again first.
     ///
     /// # Errors
     /// [`Error::ArenaFull`] naming how many were wanted and how many could be had.
-    fn allocate(&self, owner: Owner, count: usize) -> Result<OwnedChain> {
+    fn allocate(&self, owner: Owner, count: usize, spent: Spent<'_>) -> Result<OwnedChain> {
         let mut chain = OwnedChain { chunks: Vec::with_capacity(count.min(self.place.chunks)) };
+        while chain.chunks.len() < count
+            && let Some(chunk) = spent.next()
+        {
+            let before = chain.chunks.len();
+            if let Some(again) = self.again(chunk) {
+                self.try_one(again, owner, &mut chain)?;
+            }
+            if chain.chunks.len() > before {
+                inject::at(Point::ChunkAgain)?;
+            }
+        }
         let hint = self.segment.map().word(self.at)?;
         while chain.chunks.len() < count {
             let next = hint.fetch_add(1, Ordering::Relaxed);
@@ -190,8 +191,16 @@ impl Arena {
     /// # Errors
     /// [`Error::ArenaFull`]; [`Error::NoRoom`] when the memory behind the arena runs out. Nothing stays allocated then.
     pub fn store(&self, owner: Owner, bytes: &[u8]) -> Result<OwnedChain> {
-        let mut chain = OwnedChain { chunks: Vec::new() };
-        match self.append(owner, &mut chain, bytes) {
+        self.store_over(owner, bytes, &mut std::iter::empty())
+    }
+
+    /// The same, in the chunks that `spent` names as far as they go: of chains that a DONE word reaches, and whose bytes nobody will read any more.
+    ///
+    /// # Errors
+    /// As [`Arena::store`].
+    pub fn store_over(&self, owner: Owner, bytes: &[u8], spent: Spent<'_>) -> Result<OwnedChain> {
+        let mut chain = OwnedChain::default();
+        match self.add(owner, &mut chain, bytes, spent) {
             Ok(()) => Ok(chain),
             Err(e) => {
                 self.free(chain)?;
@@ -202,7 +211,7 @@ impl Arena {
 
     /// Begins a chain that [`Arena::append`] fills piece by piece.
     pub fn begin(&self) -> OwnedChain {
-        OwnedChain { chunks: Vec::new() }
+        OwnedChain::default()
     }
 
     /// Appends `bytes` to a chain that is not committed yet, in chunks of their own. On an error the chain is as long as before, and its
@@ -211,8 +220,12 @@ impl Arena {
     /// # Errors
     /// As [`Arena::store`].
     pub fn append(&self, owner: Owner, chain: &mut OwnedChain, bytes: &[u8]) -> Result<()> {
+        self.add(owner, chain, bytes, &mut std::iter::empty())
+    }
+
+    fn add(&self, owner: Owner, chain: &mut OwnedChain, bytes: &[u8], spent: Spent<'_>) -> Result<()> {
         let pieces = bytes.len().div_ceil(self.place.chunk_bytes).max(1);
-        let more = self.allocate(owner, pieces)?;
+        let more = self.allocate(owner, pieces, spent)?;
         if let Err(e) = self.fill(&more, bytes) {
             self.free(more)?;
             return Err(e);
@@ -259,7 +272,7 @@ impl Arena {
     /// # Errors
     /// [`Error::Damaged`] when a chunk is not allocated, a link leads out of the arena or in a circle, or a fill is impossible.
     pub fn open(&self, head: u32) -> Result<Chain> {
-        let mut chain = Chain { chunks: Vec::new(), ends: Vec::new() };
+        let mut chain = Chain::default();
         if head == NOTHING {
             return Ok(chain);
         }
@@ -278,13 +291,11 @@ impl Arena {
                 let expected = format!("at most {}", self.place.chunk_bytes);
                 return Err(self.damaged("bytes of a chunk", expected, used.to_string()));
             }
-            if chain.chunks.len() >= self.place.chunks {
+            if chain.chunks().len() >= self.place.chunks {
                 let expected = format!("at most {} chunks", self.place.chunks);
                 return Err(self.damaged("chain", expected, "a circle".into()));
             }
-            let end = chain.len() + used as u64;
-            chain.chunks.push(chunk);
-            chain.ends.push(end);
+            chain.push(chunk, used);
             if next == NO_NEXT {
                 return Ok(chain);
             }
@@ -301,14 +312,8 @@ impl Arena {
             let (name, len) = (self.segment.name().into(), len as u64);
             return Err(Error::OutOfBounds { name, offset, len, limit: chain.len() });
         }
-        let mut piece = chain.ends.partition_point(|end| *end <= offset);
-        let (mut at, mut left) = (offset, len);
-        while left > 0 {
-            let start = if piece == 0 { 0 } else { chain.ends[piece - 1] };
-            let part = left.min((chain.ends[piece] - at) as usize);
-            let from = self.offset(chain.chunks[piece]) + (at - start) as usize;
-            self.segment.map().read_to_vec(from, part, into)?;
-            (piece, at, left) = (piece + 1, at + part as u64, left - part);
+        for piece in chain.pieces(offset, len as u64) {
+            self.segment.map().read_to_vec(self.offset(piece.chunk) + piece.from, piece.len, into)?;
         }
         Ok(())
     }
@@ -317,11 +322,9 @@ impl Arena {
     /// its way at a time.
     pub fn prefetch(&self, chain: &Chain, offset: u64, len: usize) {
         const MOST: usize = 2048;
-        let piece = chain.ends.partition_point(|end| *end <= offset);
-        let (Some(end), Some(chunk)) = (chain.ends.get(piece), chain.chunks.get(piece)) else { return };
-        let start = if piece == 0 { 0 } else { chain.ends[piece - 1] };
-        let from = self.offset(*chunk) + (offset - start) as usize;
-        self.segment.map().prefetch(from, len.min((end - offset) as usize).min(MOST));
+        if let Some(piece) = chain.pieces(offset, len.min(MOST) as u64).next() {
+            self.segment.map().prefetch(self.offset(piece.chunk) + piece.from, piece.len);
+        }
     }
 
     /// Frees every chunk of `dead` that no chain in `reachable` holds. For the confirmed dead only (I5); returns how many.
@@ -329,13 +332,13 @@ impl Arena {
     /// # Errors
     /// [`Error::Word`] when a word is damaged.
     pub fn sweep(&self, dead: Owner, reachable: &[Chain]) -> Result<usize> {
-        let mut kept: Vec<u32> = reachable.iter().flat_map(|c| c.chunks.iter().copied()).collect();
+        let mut kept: Vec<u32> = reachable.iter().flat_map(|c| c.chunks().iter().copied()).collect();
         kept.sort_unstable();
         if planted::is("sweep-frees-published") {
             kept.clear();
         }
         let mut freed = 0;
-        for chunk in 0..self.place.chunks as u32 {
+        for chunk in self.numbers()? {
             let word = self.word(chunk)?;
             if let Some(owned) = words::owned_by(word, dead).map_err(|e| self.bad(e))?
                 && kept.binary_search(&chunk).is_err()
@@ -354,7 +357,7 @@ impl Arena {
     /// [`Error::Word`] when a word is damaged.
     pub fn owners(&self) -> Result<BTreeSet<Owner>> {
         let mut owners = BTreeSet::new();
-        for chunk in 0..self.place.chunks as u32 {
+        for chunk in self.numbers()? {
             let state = Chunk::unpack(self.word(chunk)?.load(Ordering::Acquire)).map_err(|e| self.bad(e))?;
             if let Chunk::Owned { owner, .. } = state {
                 owners.insert(owner);
@@ -368,7 +371,7 @@ impl Arena {
     /// # Errors
     /// [`Error::Word`] when a word is damaged.
     pub fn allocated(&self) -> Result<usize> {
-        (0..self.place.chunks as u32).try_fold(0, |n, chunk| {
+        self.numbers()?.try_fold(0, |n, chunk| {
             let state = Chunk::unpack(self.word(chunk)?.load(Ordering::Acquire)).map_err(|e| self.bad(e))?;
             Ok(n + usize::from(matches!(state, Chunk::Owned { .. })))
         })
@@ -376,121 +379,4 @@ impl Arena {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::segment::Plan;
-    use crate::toc::TocEstimator;
-    use proptest::prelude::*;
-
-    const A: Owner = Owner { slot: 0, generation: 1 };
-    const B: Owner = Owner { slot: 1, generation: 4 };
-
-    fn arena(chunks: usize) -> Arena {
-        let mut toc = TocEstimator::default();
-        toc.estimate(Arena::estimate(chunks));
-        let plan = Plan { toc_bytes: toc.total(), chunk_bytes: 4096, chunks, build: 0 };
-        let segment = Arc::new(Segment::create_private(&plan).expect("memory"));
-        let area = segment.toc().expect("a table").allocate(1, Arena::estimate(chunks)).expect("estimated");
-        Arena::attach(&segment, area).expect("estimated")
-    }
-
-    fn bytes(n: usize, salt: u8) -> Vec<u8> {
-        (0..n).map(|i| (i as u8).wrapping_mul(31) ^ (i >> 8) as u8 ^ salt).collect()
-    }
-
-    #[test]
-    fn a_chain_gives_back_what_was_stored() {
-        let arena = arena(8);
-        for len in [0, 1, 4095, 4096, 4097, 12288, 20000] {
-            let want = bytes(len, 7);
-            let stored = arena.store(A, &want).expect("room");
-            let chain = arena.open(stored.head()).expect("just stored");
-            assert_eq!(chain.len(), len as u64);
-            let (from, mut got) = (len / 3, Vec::new());
-            arena.read(&chain, from as u64, len - from, &mut got).expect("inside");
-            assert_eq!(got, want[from..]);
-            assert!(arena.read(&chain, 1, len, &mut got).is_err(), "one byte past the end");
-            arena.free(stored).expect("ours");
-            assert_eq!(arena.allocated().expect("sound"), 0);
-        }
-    }
-
-    #[test]
-    fn a_chain_grows_piece_by_piece() {
-        let arena = arena(12);
-        let (mut chain, mut want) = (arena.begin(), Vec::new());
-        for (salt, len) in [(1, 5000), (2, 10), (3, 0), (4, 4096)] {
-            arena.append(A, &mut chain, &bytes(len, salt)).expect("room");
-            want.extend(bytes(len, salt));
-        }
-        let open = arena.open(chain.head()).expect("stored");
-        for (from, len) in [(0, want.len()), (4999, 3), (5005, 10), (want.len(), 0)] {
-            let mut got = Vec::new();
-            arena.read(&open, from as u64, len, &mut got).expect("inside");
-            assert_eq!(got, want[from..from + len]);
-        }
-        assert!(arena.append(A, &mut chain, &bytes(40000, 5)).is_err(), "no room");
-        assert_eq!(arena.open(chain.head()).expect("as before"), open);
-    }
-
-    #[test]
-    fn a_full_arena_takes_nothing_and_says_so() {
-        let arena = arena(3);
-        let _first = arena.store(A, &bytes(5000, 1)).expect("room for two chunks");
-        let error = arena.store(B, &bytes(5000, 2)).expect_err("one chunk is left");
-        assert!(error.to_string().contains("expected 2 free chunks, found 1 of 3"), "{error}");
-        assert_eq!(arena.allocated().expect("sound"), 2);
-        let _second = arena.store(B, &bytes(4000, 2)).expect("the last chunk");
-    }
-
-    #[test]
-    fn a_sweep_frees_what_no_chain_reaches_and_only_of_the_dead() {
-        let arena = arena(8);
-        let committed = arena.store(A, &bytes(5000, 1)).expect("room");
-        let _lost = arena.store(A, &bytes(5000, 2)).expect("room");
-        let _other = arena.store(B, &bytes(100, 3)).expect("room");
-        let reachable = [arena.open(committed.head()).expect("stored")];
-        assert_eq!(arena.sweep(A, &reachable).expect("sound"), 2);
-        assert_eq!(arena.sweep(A, &reachable).expect("sound"), 0, "again: nothing left to do");
-        assert_eq!(arena.allocated().expect("sound"), 3);
-        let mut got = Vec::new();
-        arena.read(&reachable[0], 0, 5000, &mut got).expect("still there");
-        assert_eq!(got, bytes(5000, 1));
-    }
-
-    #[test]
-    fn a_damaged_chain_is_an_error_and_never_a_loop() {
-        let arena = arena(4);
-        let stored = arena.store(A, &bytes(9000, 1)).expect("room");
-        let head = stored.head();
-        arena.link(head).expect("in range").store(u64::from(head) << 32 | 4096, Ordering::Relaxed);
-        assert!(arena.open(head).expect_err("a circle").to_string().contains("a circle"));
-        arena.link(head).expect("in range").store(99 << 32 | 4096, Ordering::Relaxed);
-        assert!(arena.open(head).is_err(), "out of the arena");
-        arena.link(head).expect("in range").store(u64::from(NO_NEXT) << 32 | 5000, Ordering::Relaxed);
-        assert!(arena.open(head).is_err(), "more than a chunk");
-        assert!(arena.open(3).is_err(), "a free chunk");
-    }
-
-    proptest! {
-        #[test]
-        fn chains_never_share_a_chunk(steps in prop::collection::vec((0..3usize, 1..14000usize), 1..40)) {
-            let arena = arena(12);
-            let mut held: Vec<(OwnedChain, Vec<u8>)> = Vec::new();
-            for (i, (kind, len)) in steps.into_iter().enumerate() {
-                if kind == 0 && !held.is_empty() {
-                    let (chain, _) = held.swap_remove(len % held.len());
-                    arena.free(chain).unwrap();
-                } else if let Ok(chain) = arena.store(if kind == 1 { A } else { B }, &bytes(len, i as u8)) {
-                    held.push((chain, bytes(len, i as u8)));
-                }
-                for (chain, want) in &held {
-                    let mut got = Vec::new();
-                    let open = arena.open(chain.head()).unwrap();
-                    arena.read(&open, 0, want.len(), &mut got).unwrap();
-                    prop_assert_eq!(&got, want);
-                }
-            }
-        }
-    }
-}
+mod tests;
