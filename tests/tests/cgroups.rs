@@ -91,7 +91,7 @@ fn a_limit_that_is_enough_changes_nothing() {
 /// A worker needs more than there is: the kernel kills one after the other, and the error names the blocks and the cause.
 #[test]
 fn a_limit_that_is_too_small_is_named() {
-    let Some(group) = Group::new(20 << 20) else { return };
+    let Some(group) = Group::new(10 << 20) else { return };
     for workers in [1, 4] {
         let ended = group.run(&format!("-q --all -k 21 -j {workers}"));
         let ended = ended.fails(4, &["memory ran out in the control group, and the kernel killed "]);
