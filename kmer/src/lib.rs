@@ -19,6 +19,7 @@ pub mod bases;
 pub mod codec;
 pub mod direct;
 pub mod keys;
+pub mod line;
 pub mod minimizer;
 pub mod params;
 pub mod record;

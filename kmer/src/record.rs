@@ -74,6 +74,10 @@ pub trait Record: Copy + Default + PartialEq + std::fmt::Debug {
     fn window(self, i: u32) -> u64;
     /// Mixes all bits into the high bits of a word.
     fn hash(self, multiplier: u64) -> u64;
+    /// As two words.
+    fn words(self) -> (u64, u64);
+    /// From its two words.
+    fn from_words(first: u64, second: u64) -> Self;
 }
 
 /// 8 bytes.
@@ -127,6 +131,14 @@ impl Record for Narrow {
     #[inline(always)]
     fn hash(self, multiplier: u64) -> u64 {
         (self.0 ^ self.0 >> 29).wrapping_mul(multiplier)
+    }
+    #[inline(always)]
+    fn words(self) -> (u64, u64) {
+        (self.0, 0)
+    }
+    #[inline(always)]
+    fn from_words(first: u64, _: u64) -> Self {
+        Self(first)
     }
 }
 
@@ -186,6 +198,14 @@ macro_rules! two_words {
             fn hash(self, multiplier: u64) -> u64 {
                 let low = (self.1 ^ self.1 >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
                 (self.0 ^ self.0 >> 29 ^ low).wrapping_mul(multiplier)
+            }
+            #[inline(always)]
+            fn words(self) -> (u64, u64) {
+                (self.0, self.1)
+            }
+            #[inline(always)]
+            fn from_words(first: u64, second: u64) -> Self {
+                Self(first, second)
             }
         }
     };

@@ -4,22 +4,16 @@
 //! that has one record in a stripe has all its k-mers of that stripe in that record, so such records may be added up; a row with several
 //! records in the stripe must be taken as it is, since a k-mer of two of them counts once. [`Tally::sort_out`] parts the two.
 //!
-//! Open addressing over a power of two of slots, at most half full; a slot whose weight is 0 is empty.
+//! Open addressing over a power of two of cache lines ([`crate::line`]), of whose places at most five in eight are in use.
 
+use crate::line::{Line, Masks, Places};
 use crate::record::{self, NEW_ROW, Record};
 use crate::simd;
 use std::ops::Range;
 
-/// A different record, and how often it came.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Slot<R> {
-    record: R,
-    weight: u32,
-}
-
 /// Different records of a stripe, each with how often it came.
 pub struct Tally<R> {
-    slots: Vec<Slot<R>>,
+    lines: Vec<Line>,
     hash: Hash,
     used: usize,
     records: Vec<R>,
@@ -44,27 +38,30 @@ pub struct SortedOut {
     pub kmers: u64,
 }
 
-/// How many records ahead slots are prefetched.
+/// How many records ahead lines are prefetched.
 const AHEAD: usize = 8;
+/// A table is made larger when more than this share of its places would be in use (numerator, denominator).
+const MAX_LOAD: (usize, usize) = (5, 8);
 /// Records between two looks at how full the table is.
 const STRIDE: usize = 1024;
 
-impl<R: Record> Tally<R> {
+impl<R: Places> Tally<R> {
     /// An empty tally, whose hash is drawn by `multiplier`.
     pub fn new(multiplier: u64) -> Self {
-        let (slots, records, tags) = (Vec::new(), Vec::new(), Vec::new());
+        let (lines, records, tags) = (Vec::new(), Vec::new(), Vec::new());
         let hash = Hash { multiplier: multiplier | 1, shift: 64 };
-        let mut tally = Self { slots, hash, used: 0, records, tags };
+        let mut tally = Self { lines, hash, used: 0, records, tags };
         tally.reset(0);
         tally
     }
 
     /// Empties the tally and fits it to about `records` different records, using its memory again.
     pub fn reset(&mut self, records: usize) {
-        let slots = ((records + STRIDE) * 2).next_power_of_two();
-        self.slots.clear();
-        self.slots.resize(slots, Slot::default());
-        self.hash.shift = 64 - slots.trailing_zeros();
+        let places = (records + STRIDE) * MAX_LOAD.1 / MAX_LOAD.0;
+        let lines = places.div_ceil(R::PLACES).next_power_of_two();
+        self.lines.clear();
+        self.lines.resize(lines, Line::default());
+        self.hash.shift = 64 - lines.trailing_zeros();
         self.used = 0;
     }
 
@@ -92,18 +89,25 @@ impl<R: Record> Tally<R> {
             self.make_room();
             course.used = self.used;
             let records = stride..count.min(stride + STRIDE);
-            simd::sort_out(bytes, records, occurrences, self.hash, &mut self.slots, others, &mut course);
+            simd::sort_out(bytes, records, occurrences, self.hash, &mut self.lines, others, &mut course);
             self.used = course.used;
         }
         Ok(SortedOut { records: count as u64, kmers: course.kmers })
     }
 
     fn make_room(&mut self) {
-        if (self.used + STRIDE) * 2 > self.slots.len() {
-            let old = std::mem::take(&mut self.slots);
+        if (self.used + STRIDE) * MAX_LOAD.1 > self.lines.len() * R::PLACES * MAX_LOAD.0 {
+            let old = std::mem::take(&mut self.lines);
             self.reset(self.used * 2 + STRIDE);
-            for slot in old.iter().filter(|slot| slot.weight != 0) {
-                self.used += usize::from(self.hash.add(&mut self.slots, slot.record, slot.weight));
+            let places = old.iter().flat_map(|line| (0..R::PLACES).map(|place| R::get(line, place)));
+            for (record, weight) in places.filter(|(_, weight)| *weight != 0) {
+                self.used += usize::from(add(
+                    self.hash.line(&self.lines, record),
+                    &mut self.lines,
+                    record,
+                    weight,
+                    Line::masks,
+                ));
             }
         }
     }
@@ -114,11 +118,13 @@ impl<R: Record> Tally<R> {
         self.records.resize(self.used + 1, R::default());
         self.tags.resize(self.used + 1, 0);
         let mut filled = 0;
-        for slot in &self.slots {
-            // Written whether it is one or not, so that there is nothing to guess.
-            self.records[filled] = slot.record;
-            self.tags[filled] = u64::from(slot.weight) << 32 | (filled as u64 + 1);
-            filled += usize::from(slot.weight != 0);
+        for line in &self.lines {
+            for (record, weight) in (0..R::PLACES).map(|place| R::get(line, place)) {
+                // Written whether it is one or not, so that there is nothing to guess.
+                self.records[filled] = record;
+                self.tags[filled] = u64::from(weight) << 32 | (filled as u64 + 1);
+                filled += usize::from(weight != 0);
+            }
         }
         (&self.records[..filled], &self.tags[..filled])
     }
@@ -133,24 +139,28 @@ pub(crate) struct Hash {
 
 impl Hash {
     #[inline(always)]
-    fn place<R: Record>(self, slots: &[Slot<R>], record: R) -> usize {
-        (record.hash(self.multiplier) >> self.shift) as usize & (slots.len() - 1)
+    fn line<R: Record>(self, lines: &[Line], record: R) -> usize {
+        (record.hash(self.multiplier) >> self.shift) as usize & (lines.len() - 1)
     }
+}
 
-    /// Adds to the record's weight. True when the record is new.
-    #[inline(always)]
-    fn add<R: Record>(self, slots: &mut [Slot<R>], record: R, weight: u32) -> bool {
-        let mut at = self.place(slots, record);
-        loop {
-            let slot = &mut slots[at];
-            let empty = slot.weight == 0;
-            if empty | (slot.record == record) {
-                slot.record = record;
-                slot.weight += weight;
-                return empty;
-            }
-            at = (at + 1) & (slots.len() - 1);
+/// Adds to the record's weight, in line `at` or the next ones. True when the record is new.
+#[inline(always)]
+fn add<R: Places>(
+    mut at: usize,
+    lines: &mut [Line],
+    record: R,
+    weight: u32,
+    masks: impl Fn(&Line, u64, u64) -> Masks,
+) -> bool {
+    let (first, second) = record.words();
+    loop {
+        let line = &mut lines[at];
+        let found = R::found(masks(line, first, second));
+        if found != 0 {
+            return record.add(line, found.trailing_zeros() as usize, weight);
         }
+        at = (at + 1) & (lines.len() - 1);
     }
 }
 
@@ -164,21 +174,29 @@ pub(crate) struct Course {
 
 /// [`Tally::sort_out`] for a stride of the records in `bytes`, for which there is room.
 #[inline(always)]
-pub(crate) fn sort_out_any<R: Record>(
+pub(crate) fn sort_out_any<R: Places>(
     bytes: &[u8],
     stride: Range<usize>,
     occurrences: bool,
-    hash: Hash,
-    slots: &mut [Slot<R>],
+    (hash, masks): (Hash, impl Fn(&Line, u64, u64) -> Masks + Copy),
+    lines: &mut [Line],
     others: &mut Others<R>,
     course: &mut Course,
 ) {
     let size = R::WIDTH.bytes();
     let (mut kmers, mut used) = (0, course.used);
+    let line_of = |lines: &[Line], bytes| hash.line(lines, R::load(bytes).unmarked());
+    // Of each record, until it is its turn.
+    let mut ahead = [0; AHEAD];
+    for (i, bytes) in bytes[stride.start * size..].chunks_exact(size).take(AHEAD).enumerate() {
+        ahead[i] = line_of(lines, bytes);
+    }
     let mut next = R::load(&bytes[stride.start * size..]);
-    for i in stride {
+    for (turn, i) in stride.enumerate() {
+        let at = ahead[turn % AHEAD];
         if let Some(later) = bytes.get((i + AHEAD) * size..(i + AHEAD + 1) * size) {
-            simd::prefetch(&slots[hash.place(slots, R::load(later).unmarked())]);
+            ahead[turn % AHEAD] = line_of(lines, later);
+            simd::prefetch(&lines[ahead[turn % AHEAD]]);
         }
         let record = next;
         let begins = record.header() & NEW_ROW != 0;
@@ -191,7 +209,7 @@ pub(crate) fn sort_out_any<R: Record>(
         };
         kmers += u64::from(record::kmers(record));
         if occurrences || (begins && ends) {
-            used += usize::from(hash.add(slots, record.unmarked(), 1));
+            used += usize::from(add(at, lines, record.unmarked(), 1, masks));
             continue;
         }
         course.group = course.group.wrapping_sub(u32::from(begins));

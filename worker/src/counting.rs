@@ -3,6 +3,7 @@
 //! Keeps its memory from stripe to stripe, and sizes its tables by what the stripes before came to, within reason: a stripe of a single k-mer, a million times,
 //! must not get a table for a million. Tables grow where that is too little.
 
+use kmer::line::Places;
 use kmer::params::Params;
 use kmer::record::{Expanded, KeyBits, Record, expand};
 use kmer::tally::{Others, Tally};
@@ -35,7 +36,7 @@ const LIKELY: usize = 1 << 19;
 /// k-mers that are expanded at a time: what is needed of them fits the first cache.
 const EXPANDED: usize = 1024;
 
-impl<R: Record, K: Key + KeyBits> Counting<R, K> {
+impl<R: Places, K: Key + KeyBits> Counting<R, K> {
     /// For keys of `key_bits` bits, with hashes drawn by `seed`. With `occurrences` every occurrence counts, not every row.
     pub(crate) fn new(seed: u64, key_bits: u32, occurrences: bool) -> Self {
         // Other draws than the minimizers': the same bits there would be the same bits here.

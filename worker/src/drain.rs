@@ -14,9 +14,10 @@ use crate::sections::{Place, Sections};
 use crate::shared::{DrainOrder, Shared};
 use crate::spent::SpentChunks;
 use crate::spool::{UnitResult, digest};
+use kmer::line::Places;
 use kmer::minimizer::Dealer;
 use kmer::params::Params;
-use kmer::record::{KeyBits, Middle, Narrow, Record, Wide, Width};
+use kmer::record::{KeyBits, Middle, Narrow, Wide, Width};
 use kmer::{direct, keys};
 use shm_layout::arena::OwnedChain;
 use shm_layout::hash::counter::{Added, GroupCounter, Key};
@@ -254,7 +255,7 @@ impl Drainer {
         Ok(*unit)
     }
 
-    fn count<R: Record, K: Key + KeyBits>(
+    fn count<R: Places, K: Key + KeyBits>(
         &mut self,
         shared: &Shared,
         stripe: usize,

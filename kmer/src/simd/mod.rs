@@ -6,6 +6,8 @@
 
 mod keys;
 mod letters;
+#[cfg(target_arch = "x86_64")]
+mod line;
 mod records;
 mod tile;
 

@@ -1,10 +1,11 @@
 //! Super-k-mers into records, and records into k-mers; see [`crate::record`].
 
 use super::copies;
+use crate::line::{Line, Places};
 use crate::params::{Params, canonical};
 use crate::record::{Expanded, KeyBits, LANES, Record, kmers};
 use crate::superkmer::Piece;
-use crate::tally::{Course, Hash, Others, Slot, sort_out_any};
+use crate::tally::{Course, Hash, Others, sort_out_any};
 use std::ops::Range;
 
 copies! {
@@ -33,12 +34,57 @@ fn write_records_any<R: Record>(
     }
 }
 
-copies! {
-    /// See [`crate::tally::sort_out_any`].
-    pub(crate) fn sort_out<R: Record>(
-        bytes: &[u8], stride: Range<usize>, occurrences: bool, hash: Hash, slots: &mut [Slot<R>],
-        others: &mut Others<R>, course: &mut Course
-    ) = sort_out_any
+/// See [`crate::tally::sort_out_any`].
+pub(crate) fn sort_out<R: Places>(
+    bytes: &[u8],
+    stride: Range<usize>,
+    occurrences: bool,
+    hash: Hash,
+    lines: &mut [Line],
+    others: &mut Others<R>,
+    course: &mut Course,
+) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use super::line::{masks_avx2, masks_avx512};
+        #[target_feature(enable = "avx2,bmi1,bmi2,popcnt,avx512f,avx512bw,avx512dq,avx512vl")]
+        fn avx512<R: Places>(
+            bytes: &[u8],
+            stride: Range<usize>,
+            occurrences: bool,
+            hash: Hash,
+            lines: &mut [Line],
+            others: &mut Others<R>,
+            course: &mut Course,
+        ) {
+            let masks = |line: &Line, first, second| masks_avx512(line, first, second);
+            sort_out_any::<R>(bytes, stride, occurrences, (hash, masks), lines, others, course);
+        }
+        #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+        fn avx2<R: Places>(
+            bytes: &[u8],
+            stride: Range<usize>,
+            occurrences: bool,
+            hash: Hash,
+            lines: &mut [Line],
+            others: &mut Others<R>,
+            course: &mut Course,
+        ) {
+            let masks = |line: &Line, first, second| masks_avx2(line, first, second);
+            sort_out_any::<R>(bytes, stride, occurrences, (hash, masks), lines, others, course);
+        }
+        if super::has_avx512() {
+            #[allow(unsafe_code, reason = "the corner for SIMD")]
+            // SAFETY: the processor has all that the function asks for.
+            return unsafe { avx512::<R>(bytes, stride, occurrences, hash, lines, others, course) };
+        }
+        if super::has_avx2() {
+            #[allow(unsafe_code, reason = "the corner for SIMD")]
+            // SAFETY: the processor has AVX2 and what came with it, all that the function asks for.
+            return unsafe { avx2::<R>(bytes, stride, occurrences, hash, lines, others, course) };
+        }
+    }
+    sort_out_any::<R>(bytes, stride, occurrences, (hash, Line::masks), lines, others, course);
 }
 
 copies! {

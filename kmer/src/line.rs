@@ -1,0 +1,142 @@
+//! A cache line of a [`crate::tally::Tally`]: places of records, looked at all at once.
+//!
+//! ```text
+//! word      0     1     2     3     4     5     6     7
+//! Narrow    r0    r1    r2    r3    r4    w0 w1 w2 w3 w4 -      r: first word of a record, s: the second, w: weight, how often it came
+//! Middle    r0    r1    r2    r3    w0 s0 w1 s1 w2 s2 w3 s3     (halves of a word: low one first)
+//! Wide      r0    r1    r2    s0    s1    s2    w0 w1 w2 -
+//! ```
+//!
+//! A place of weight 0 is free, and behind the first free one there are only free ones. Of the place that has a record and the first free one the first
+//! is taken, so whether the record is new need not be guessed; that a line is full is rare.
+
+use crate::record::Record;
+
+/// Eight words, 64 bytes; all zeros is a line of free places.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(64))]
+pub struct Line(pub(crate) [u64; 8]);
+
+/// What all words of a line are like, a bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Masks {
+    /// Equal to the first word that is looked for.
+    pub first: u32,
+    /// Equal to the second.
+    pub second: u32,
+    /// The high half is equal to that of the second.
+    pub high: u32,
+    /// The low half is zero.
+    pub low_zero: u32,
+    /// Half `i` is zero, low halves first: 16 bits.
+    pub half_zero: u32,
+}
+
+const HIGH: u64 = !0 << 32;
+
+impl Line {
+    /// Compares all words with these two.
+    #[inline(always)]
+    pub(crate) fn masks(&self, first: u64, second: u64) -> Masks {
+        let mut masks = Masks::default();
+        for (i, word) in self.0.into_iter().enumerate() {
+            masks.first |= u32::from(word == first) << i;
+            masks.second |= u32::from(word == second) << i;
+            masks.high |= u32::from(word & HIGH == second & HIGH) << i;
+            masks.low_zero |= u32::from(word as u32 == 0) << i;
+            masks.half_zero |=
+                u32::from(word as u32 == 0) << (2 * i) | u32::from(word >> 32 == 0) << (2 * i + 1);
+        }
+        masks
+    }
+
+    /// Adds to the half word `half`; returns what it was.
+    #[inline(always)]
+    fn add_to_half(&mut self, half: usize, more: u32) -> u32 {
+        let (word, shift) = (&mut self.0[half / 2 % 8], 32 * (half % 2));
+        let before = (*word >> shift) as u32;
+        // No weight goes over its end: there are fewer records than that.
+        *word = word.wrapping_add(u64::from(more) << shift);
+        before
+    }
+
+    #[inline(always)]
+    fn half(&self, half: usize) -> u32 {
+        (self.0[half / 2 % 8] >> (32 * (half % 2))) as u32
+    }
+}
+
+/// How records of a width lie in a line.
+pub trait Places: Record {
+    /// Places of a line.
+    const PLACES: usize;
+    /// Bit i: place i has the record, or is free.
+    fn found(masks: Masks) -> u32;
+    /// Adds to the weight of the record in a place, or puts it there if that is free: then true.
+    fn add(self, line: &mut Line, place: usize, weight: u32) -> bool;
+    /// What is in a place; of weight 0 is nothing.
+    fn get(line: &Line, place: usize) -> (Self, u32);
+}
+
+impl Places for crate::record::Narrow {
+    const PLACES: usize = 5;
+
+    #[inline(always)]
+    fn found(masks: Masks) -> u32 {
+        (masks.first | masks.half_zero >> 10) & 31
+    }
+
+    #[inline(always)]
+    fn add(self, line: &mut Line, place: usize, weight: u32) -> bool {
+        line.0[place % 8] = self.words().0;
+        line.add_to_half(10 + place, weight) == 0
+    }
+
+    #[inline(always)]
+    fn get(line: &Line, place: usize) -> (Self, u32) {
+        (Self::from_words(line.0[place % 8], 0), line.half(10 + place))
+    }
+}
+
+impl Places for crate::record::Middle {
+    const PLACES: usize = 4;
+
+    #[inline(always)]
+    fn found(masks: Masks) -> u32 {
+        (masks.first & masks.high >> 4 | masks.low_zero >> 4) & 15
+    }
+
+    #[inline(always)]
+    fn add(self, line: &mut Line, place: usize, weight: u32) -> bool {
+        let (first, second) = self.words();
+        let before = line.0[(4 + place) % 8] as u32;
+        (line.0[place % 8], line.0[(4 + place) % 8]) = (first, second | u64::from(before + weight));
+        before == 0
+    }
+
+    #[inline(always)]
+    fn get(line: &Line, place: usize) -> (Self, u32) {
+        let rest = line.0[(4 + place) % 8];
+        (Self::from_words(line.0[place % 8], rest & HIGH), rest as u32)
+    }
+}
+
+impl Places for crate::record::Wide {
+    const PLACES: usize = 3;
+
+    #[inline(always)]
+    fn found(masks: Masks) -> u32 {
+        (masks.first & masks.second >> 3 | masks.half_zero >> 12) & 7
+    }
+
+    #[inline(always)]
+    fn add(self, line: &mut Line, place: usize, weight: u32) -> bool {
+        (line.0[place % 8], line.0[(3 + place) % 8]) = self.words();
+        line.add_to_half(12 + place, weight) == 0
+    }
+
+    #[inline(always)]
+    fn get(line: &Line, place: usize) -> (Self, u32) {
+        (Self::from_words(line.0[place % 8], line.0[(3 + place) % 8]), line.half(12 + place))
+    }
+}
