@@ -184,7 +184,7 @@ impl Need {
     pub fn of(job: &Job, found: &Found, params: Params, sizes: &Sizes, toast_index: usize) -> Self {
         let units = job.blocks_to_claim().div_ceil(sizes.unit_blocks);
         let words = 8 * (units + job.stripes() as u64) + toast_index as u64;
-        let fixed = Arena::estimate(sizes.chunks) + Slots::estimate(sizes.slots);
+        let fixed = Arena::estimate(sizes.chunks, sizes.twice) + Slots::estimate(sizes.slots);
         let records = if job.direct && keys::suits(params) {
             found.kmers * keys::RECORD_BYTES as u64
         } else if job.direct {

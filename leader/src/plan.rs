@@ -23,6 +23,8 @@ use kmer_worker::trace;
 use relation::{BLOCK_SIZE, DnaType, ReadOptions, Unhinted};
 use std::time::Duration;
 
+/// So many chunks may all be used twice.
+const FEW_CHUNKS: usize = 1 << 12;
 /// Bytes of a chunk of the arena.
 const CHUNK_BYTES: usize = 64 << 10;
 /// A record of a stream may take this part of the memory: its feeder, the arena and the worker that counts it have a copy each.
@@ -241,6 +243,10 @@ pub fn plan(args: &AnalysisArgs, given: Option<Source>, resumed: bool) -> Result
         stream.longest = of_memory(memory, workers.workers) / LONGEST_SHARE;
     }
     let mut sizes = sizes(&job, toast_bytes, workers.workers, allowed, asked, &args.debug)?;
+    if all_kept {
+        // Records lie in the first chunks, and are far less than the worst case.
+        sizes.twice = sizes.chunks.min((sizes.chunks / 8).max(FEW_CHUNKS));
+    }
     if page {
         sizes.trace = (job.blocks_to_claim().div_ceil(sizes.unit_blocks) as usize + job.stripes())
             .min(trace::MAX_EVENTS);
@@ -383,7 +389,7 @@ fn sizes(
         return Err(Failure::error(text).hint("allow more memory with --memory, or in the control group"));
     }
     let slots = usize::from(workers) + 1 + usize::from(job.stream.is_some());
-    Ok(Sizes { unit_blocks, slots, workers: workers.into(), trace: 0, chunk_bytes, chunks })
+    Ok(Sizes { unit_blocks, slots, workers: workers.into(), trace: 0, chunk_bytes, chunks, twice: 0 })
 }
 
 /// Draws the hashes of this run. The result does not depend on it.

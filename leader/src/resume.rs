@@ -188,6 +188,7 @@ impl Taken {
         let place = shared.segment.arena_place()?;
         plan.sizes.unit_blocks = shared.state.unit_blocks()?;
         (plan.sizes.chunk_bytes, plan.sizes.chunks) = (place.chunk_bytes, place.chunks);
+        plan.sizes.twice = plan.sizes.twice.min(place.chunks);
         // Only the leader counts attempts.
         shared.job.max_attempts = plan.job.max_attempts;
         plan.job = shared.job.clone();

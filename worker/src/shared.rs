@@ -75,6 +75,8 @@ pub struct Sizes {
     pub chunk_bytes: usize,
     /// Chunks of the arena.
     pub chunks: usize,
+    /// How many of them, the first ones, may be used twice.
+    pub twice: usize,
 }
 
 /// What is decided once all units are settled: written by the leader before it opens the drain, read by workers after.
@@ -178,7 +180,7 @@ impl Shared {
             .estimate(Slots::estimate(sizes.slots))
             .estimate(TaskWords::estimate(units))
             .estimate(TaskWords::estimate(stripes))
-            .estimate(Arena::estimate(sizes.chunks))
+            .estimate(Arena::estimate(sizes.chunks, sizes.twice))
             .estimate(DrainOrder::estimate(stripes))
             .estimate(command.len())
             .estimate(seal::SEAL_BYTES);
@@ -206,7 +208,7 @@ impl Shared {
         let units = TaskWords::create_in(&segment, area, units)?;
         let area = toc.allocate(KEY_STRIPES, TaskWords::estimate(stripes))?;
         let words = TaskWords::create_in(&segment, area, stripes)?;
-        let arena = Arena::attach(&segment, toc.allocate(KEY_ARENA, Arena::estimate(chunks))?)?;
+        let arena = Arena::attach(&segment, toc.allocate(KEY_ARENA, Arena::estimate(chunks, sizes.twice))?)?;
         let drain = toc.allocate(KEY_DRAIN, DrainOrder::estimate(stripes))?;
         let area = toc.allocate(KEY_COMMAND, command.len())?;
         segment.map().write(area.offset, command)?;

@@ -27,7 +27,7 @@ pub(crate) struct SpentChunks {
 }
 
 impl SpentChunks {
-    /// Of those of `units` that fall to the drainer in `slot`. None unless all k-mers are kept: other tables are small.
+    /// Of those of `units` that fall to the drainer in `slot`. None unless all k-mers are kept: other tables are small, and no chunk is for two uses.
     ///
     /// # Errors
     /// When an index is damaged.
@@ -38,7 +38,7 @@ impl SpentChunks {
         slot: u16,
     ) -> Result<Self, WorkError> {
         let mut chunks = Vec::new();
-        if order.all {
+        if order.all && shared.arena.again(0).is_some() {
             let mut ranks = vec![0; shared.stripes.len()];
             (0u32..).zip(&order.order).for_each(|(rank, stripe)| ranks[*stripe as usize] = rank);
             let drainers = usize::from(shared.worker_slots()?.max(1));

@@ -126,11 +126,11 @@ fn cutting_and_sorting(c: &mut Criterion) {
 fn commit(c: &mut Criterion) {
     const CHUNKS: usize = 64;
     let mut toc = TocEstimator::default();
-    toc.estimate(Arena::estimate(CHUNKS)).estimate(TaskWords::estimate(1));
+    toc.estimate(Arena::estimate(CHUNKS, 0)).estimate(TaskWords::estimate(1));
     let plan = Plan { toc_bytes: toc.total(), chunk_bytes: 64 << 10, chunks: CHUNKS, build: 1 };
     let segment = Arc::new(Segment::create(None, &plan).expect("room in /dev/shm"));
     let toc = segment.toc().expect("a table");
-    let area = toc.allocate(1, Arena::estimate(CHUNKS)).expect("estimated");
+    let area = toc.allocate(1, Arena::estimate(CHUNKS, 0)).expect("estimated");
     let arena = Arena::attach(&segment, area).expect("estimated");
     let area = toc.allocate(2, TaskWords::estimate(1)).expect("estimated");
     let (owner, next) = (Owner { slot: 0, generation: 1 }, Owner { slot: 1, generation: 1 });

@@ -205,11 +205,11 @@ struct Table {
 impl Table {
     fn new(bytes: &[u8]) -> Result<Self, Failure> {
         let mut toc = TocEstimator::default();
-        toc.estimate(Arena::estimate(1));
+        toc.estimate(Arena::estimate(1, 0));
         let chunk_bytes = bytes.len().next_multiple_of(4096);
         let plan = Plan { toc_bytes: toc.total(), chunk_bytes, chunks: 1, build: 0 };
         let segment = Arc::new(Segment::create_private(&plan)?);
-        let area = segment.toc()?.allocate(1, Arena::estimate(1))?;
+        let area = segment.toc()?.allocate(1, Arena::estimate(1, 0))?;
         let arena = Arena::attach(&segment, area)?;
         let chain = arena.store(Owner { slot: 0, generation: 1 }, bytes)?;
         Ok(Self { arena, chain })

@@ -1,11 +1,12 @@
 //! Allocates pieces of the segment that have owners, and strings them into chains of bytes: the counterpart of Postgres's `dsa_area`.
 //!
 //! ```text
-//! in the table of contents' area, for n chunks         in the arena
-//! 0       8      where to look next (a hint)           chunk i: `chunk_bytes` bytes from
-//! 64      16 * n chunk words (see `words`), of first         arena offset + i * chunk_bytes
-//!                uses, then of second ones
-//! then    16 * n links, likewise: next chunk in the high half (all ones: none), bytes used in the low half
+//! in the table of contents' area, for n chunks of which the first m may be used twice
+//! 0       8            where to look next (a hint)
+//! 64      8 * (n + m)  chunk words (see `words`), of first uses, then of second ones
+//! then    8 * (n + m)  links, likewise: next chunk in the high half (all ones: none), bytes used in the low half
+//! in the arena
+//!                      chunk i: `chunk_bytes` bytes from arena offset + i * chunk_bytes
 //! ```
 //!
 //! A chunk's word *is* its allocation record: there is no free list that a death could tear, and a sequence number in the word keeps a late
@@ -14,8 +15,8 @@
 //! which no DONE task reaches are freed by [`Arena::sweep`], which may be done again by anybody (I5).
 //!
 //! **Second uses.** A published chain may come to hold bytes that nobody will read any more: records whose tables are published. Its chunks cannot be
-//! freed, since whoever comes later walks the chain; but their memory can be written again ([`Arena::store_over`]). So each chunk has two numbers: `i` for its first
-//! use, `n + i` for its second, over the same bytes, each with a word and a link of its own. A second use is allocated, published, recovered and freed like
+//! freed, since whoever comes later walks the chain; but their memory can be written again ([`Arena::store_over`]). So a chunk `i` of the first m, which are
+//! handed out first, has another number, `n + i`, for a second use of the same bytes, with a word and a link of its own. A second use is allocated, published, recovered and freed like
 //! a first one, and changes no word and no link of the first. Whether bytes are spent is for the caller to know; there is no third use.
 //!
 //! Readers trust nothing: a chain is walked once into a private list, with bounds, fill and length checked on the way (I6).
@@ -48,21 +49,23 @@ pub struct Arena {
     segment: Arc<Segment>,
     at: usize,
     place: ArenaPlace,
+    /// So many chunks, the first ones, may be used twice.
+    twice: usize,
 }
 
 impl Arena {
-    /// Bytes that the arena takes in the table of contents' area.
-    pub const fn estimate(chunks: usize) -> usize {
-        WORDS + 2 * chunks * 16
+    /// Bytes that the arena takes in the table of contents' area, `twice` of its chunks being for two uses.
+    pub const fn estimate(chunks: usize, twice: usize) -> usize {
+        WORDS + (chunks + twice) * 16
     }
 
-    /// Uses the arena's words in `area`. Zeroed memory is free chunks, so this also creates them.
+    /// Uses the arena's words in `area`, which is of the estimated size. Zeroed memory is free chunks, so this also creates them.
     ///
     /// # Errors
     /// [`Error::OutOfBounds`] when the area is too small for the chunks that the header states.
     pub fn attach(segment: &Arc<Segment>, area: Area) -> Result<Self> {
         let place = segment.arena_place()?;
-        let needed = Self::estimate(place.chunks);
+        let needed = Self::estimate(place.chunks, 0);
         if area.len < needed || 2 * place.chunks >= NO_NEXT as usize || place.chunk_bytes > u32::MAX as usize
         {
             let (offset, limit) = (area.offset as u64, (area.offset + area.len) as u64);
@@ -73,7 +76,8 @@ impl Arena {
                 limit,
             });
         }
-        Ok(Self { segment: Arc::clone(segment), at: area.offset, place })
+        let twice = ((area.len - needed) / 16).min(place.chunks);
+        Ok(Self { segment: Arc::clone(segment), at: area.offset, place, twice })
     }
 
     /// Chunks of the arena.
@@ -91,26 +95,30 @@ impl Arena {
     }
 
     fn link(&self, chunk: u32) -> Result<&AtomicU64> {
-        self.segment.map().word(self.at + WORDS + (2 * self.place.chunks + self.checked(chunk)?) * 8)
+        self.segment.map().word(self.at + WORDS + (self.uses() + self.checked(chunk)?) * 8)
+    }
+
+    /// Numbers of chunks and of their second uses are below this.
+    fn uses(&self) -> usize {
+        self.place.chunks + self.twice
     }
 
     fn checked(&self, chunk: u32) -> Result<usize> {
-        if (chunk as usize) < 2 * self.place.chunks {
+        if (chunk as usize) < self.uses() {
             return Ok(chunk as usize);
         }
-        Err(self.damaged("chunk number", format!("less than {}", 2 * self.place.chunks), chunk.to_string()))
+        Err(self.damaged("chunk number", format!("less than {}", self.uses()), chunk.to_string()))
     }
 
-    /// The number of a chunk's second use; `None` when that is what `chunk` is.
+    /// The number of a chunk's second use, if it has one.
     pub fn again(&self, chunk: u32) -> Option<u32> {
-        ((chunk as usize) < self.place.chunks).then_some(chunk + self.place.chunks as u32)
+        ((chunk as usize) < self.twice).then_some(chunk + self.place.chunks as u32)
     }
 
     /// Numbers under which a chunk may be in use: of first uses all, of second ones those of chunks that were handed out.
-    fn numbers(&self) -> Result<impl Iterator<Item = u32>> {
-        let (chunks, used) =
-            (self.place.chunks as u64, self.segment.map().word(self.at)?.load(Ordering::Relaxed));
-        Ok((0..chunks as u32).chain(chunks as u32..(chunks + used.min(chunks)) as u32))
+    fn numbers(&self) -> Result<std::ops::Range<u32>> {
+        let handed_out = self.segment.map().word(self.at)?.load(Ordering::Relaxed);
+        Ok(0..(self.place.chunks as u64 + handed_out.min(self.twice as u64)) as u32)
     }
 
     fn damaged(&self, what: &'static str, expected: String, found: String) -> Error {
