@@ -104,7 +104,7 @@ impl ScanTotals {
         Ok(())
     }
 
-    /// The stripes that must be drained, see [`in_drain_order`]. The others have no records in this pass, or
+    /// The stripes that must be drained, large ones first, then as their records lie. The others have no records in this pass, or
     /// cannot hold a k-mer over the threshold: a k-mer occurs in no more rows than its stripe has.
     ///
     /// # Errors
