@@ -155,6 +155,9 @@ fn a_worker_that_was_believed_dead_finds_out_that_its_records_are_gone() {
         undisturbed += usize::from(numbers(&again) == numbers(&right));
     }
     assert_eq!(undisturbed, 31);
+    // One late stripe keeps back the chunks around it and no others.
+    let again = in_use(&shared).1;
+    assert!(again > 300, "{again} chunks are in use again");
     // The last stripe comes back and is drained before the others store theirs: again, over what was spent.
     assert!(shared.slots.change(sleeper, SlotState::Running, SlotState::Fenced).expect("a slot"));
     assert_eq!(shared.stripes.recover(sleeper, 3).expect("sound").len(), 1);
@@ -171,4 +174,40 @@ fn a_worker_that_was_believed_dead_finds_out_that_its_records_are_gone() {
     assert!(shared.stripes.commit(first, claim, sleeper, 0).is_err(), "nor could it publish anything");
     drop((drainers, sleeping, shared));
     resume(dir.path(), &segment, &expected);
+}
+
+/// Of the units that fall to a drainer that is not there: nobody takes their chunks, until there is no room.
+#[test]
+fn who_has_no_room_takes_what_others_leave() {
+    let dir = reads();
+    let (segment, shared) = scanned(dir.path(), 2);
+    let order = shared.drain_order().expect("written").order;
+    let owner = start(&shared, 0);
+    let mut drainer = Drainer::new(&shared, 0).expect("sound units");
+    for stripe in &order[..28] {
+        drain(&shared, &mut drainer, owner, *stripe).expect("sound records");
+    }
+    // All that is free and all that is spent of its own units.
+    let (used, again) = in_use(&shared);
+    let free = shared.arena.chunks() - used;
+    let _free = shared.arena.store(owner, &vec![0xa5; free * 4096]).expect("as much as is free");
+    let mut more = 0;
+    while more < 1000 && drainer.store(&shared, owner, &[0xa5; 4096]).is_ok() {
+        more += 1;
+    }
+    let in_all = again + more;
+    println!(
+        "{again} chunks were used again, {more} more could be; records take {used} less {again} or more"
+    );
+    assert_eq!(in_use(&shared).1, in_all);
+    assert!(in_all > 600, "28 of 32 parts of the records of both shares: {in_all} chunks");
+    // The other one finds nothing any more, and the stripes that are left are whole.
+    let mut other = Drainer::new(&shared, 1).expect("sound units");
+    let error = other.store(&shared, owner, &[0xa5; 4096]).expect_err("no room");
+    assert!(error.is_no_room(), "{error}");
+    for stripe in &order[28..] {
+        let _ = other.drain(&shared, *stripe as usize).expect("its records are there");
+    }
+    drop((drainer, other, shared));
+    fs::remove_file(Path::new("/dev/shm").join(segment)).expect("still there");
 }

@@ -195,12 +195,21 @@ impl Drainer {
     /// # Errors
     /// No room, or what the system says; nothing stays allocated then.
     pub fn store(&mut self, shared: &Shared, owner: Owner, image: &[u8]) -> Result<OwnedChain, WorkError> {
-        let mut spent = self.spent.look(shared, &self.order)?;
-        let stored = shared.arena.store_over(owner, image, &mut spent);
-        if stored.is_err() {
-            spent.put_back();
+        loop {
+            let mut spent = self.spent.look(shared, &self.order)?;
+            let stored = shared.arena.store_over(owner, image, &mut spent).map_err(WorkError::from);
+            if stored.is_err() {
+                spent.put_back();
+            }
+            match stored {
+                Err(e) if e.is_no_room() => {
+                    if !self.spent.look_everywhere(shared, &self.units, &self.order)? {
+                        return Err(e);
+                    }
+                }
+                stored => return stored,
+            }
         }
-        Ok(stored?)
     }
 
     /// Gives the memory of a stored image back for the next one.
