@@ -23,7 +23,7 @@
 //! * I1 Workers attach; only the leader creates, opens phases, recovers and destroys.
 //! * I2 A unit or stripe belongs to at most one (slot, generation); its word says which; the word changes only by CAS.
 //! * I3 Bytes that no DONE word reaches do not exist for anybody but the owner of their chunk.
-//! * I4 What a DONE word reaches is immutable until the run ends.
+//! * I4 What a DONE word reaches is immutable until the run ends, but for records whose stripes are DONE: tables are written over them.
 //! * I5 Recovery is idempotent and frees memory only of the confirmed dead.
 //! * I6 Every offset and length read from the segment is copied once, checked, then used; no raw pointer and no Rust reference
 //!   crosses processes.

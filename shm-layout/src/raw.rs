@@ -229,7 +229,8 @@ impl Mapping {
             return file.read_exact_at(into, offset as u64).map_err(|source| self.unread(source));
         }
         let from = self.check(offset, into.len(), 1)?;
-        // SAFETY: I6: the source lies in the mapping; the destination is a private slice. I4: the bytes do not change once reached.
+        // SAFETY: I6: the source lies in the mapping; the destination is a private slice. I4: the bytes do not change while who reads
+        // them has its claim; what one that lost it copies is compared with a digest.
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), into.as_mut_ptr(), into.len()) };
         Ok(())
     }

@@ -4,7 +4,8 @@
 //! chain := summary image        summary: [`STRIPE_FIELDS`] numbers, u64 each; image: see `shm_layout::hash::image`
 //! ```
 //!
-//! What is read is immutable (I4), so a stripe may be drained again after a death, to the same table. Every sum that can be checked is:
+//! What is read does not change until the stripe is DONE (I4), so it may be drained again after a death, to the same table. The table is written over
+//! records that nobody will read any more, as far as there are such (`spent`). Every sum that can be checked is:
 //! the k-mers of each section, the counts in the table against the pairs that were counted, and keys times counts likewise.
 
 use crate::counting::Counting;

@@ -142,7 +142,9 @@ impl SpentChunks {
         for chunk in looked_at {
             let late = self.late.partition_point(|rank| *rank < chunk.first);
             let is_late = self.late.get(late).is_some_and(|rank| *rank <= chunk.last);
-            if is_late && !planted::is("records-overwritten-early") {
+            if planted::is("records-overwritten-early") {
+                self.spent.insert(0, chunk.chunk);
+            } else if is_late {
                 self.kept_back.push(chunk);
             } else {
                 self.spent.push(chunk.chunk);
