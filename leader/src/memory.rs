@@ -206,7 +206,8 @@ pub fn most_pass_bits(job: &Job, params: Params) -> u32 {
 }
 
 /// 2^this passes are needed so that records and tables fit the arena of `sizes`, and the room that there is. Where every k-mer is kept (`all`) the
-/// tables are taken to be as much as the records; how much they are is not known before.
+/// tables, which are written over the records, are taken to be as much as these and a quarter more, since they fill their last chunks by half; twice as much where rows
+/// are long: a genome's k-mers come once. How much they are is not known before.
 ///
 /// # Errors
 /// When they do not fit the room however many passes are taken.
@@ -220,7 +221,12 @@ pub fn pass_bits(job: &Job, need: &Need, all: bool, sizes: &Sizes, room: &Room) 
     let arena = sizes.chunks as u64 * sizes.chunk_bytes as u64;
     // Chunks are filled to the half at the end of a unit, and the tables want their part.
     let usable = (arena / 8 * 7).saturating_sub(units * sizes.chunk_bytes as u64 + need.units);
-    let by_arena = within(need.records.saturating_mul(if all { 2 } else { 1 }), usable);
+    let quarters = match (all, job.part_bits) {
+        (false, _) => 4,
+        (true, 0) => 5,
+        (true, _) => 8,
+    };
+    let by_arena = within((need.records / 4).saturating_mul(quarters), usable);
     let by_room = within(need.records, room.for_records(need));
     if by_room > most {
         return Err(room.too_small(need, 1 << most));

@@ -24,7 +24,7 @@ use relation::{BLOCK_SIZE, DnaType, ReadOptions, Unhinted};
 use std::time::Duration;
 
 /// So many chunks may all be used twice.
-const FEW_CHUNKS: usize = 1 << 12;
+const FEW_CHUNKS: u64 = 1 << 12;
 /// Bytes of a chunk of the arena.
 const CHUNK_BYTES: usize = 64 << 10;
 /// A record of a stream may take this part of the memory: its feeder, the arena and the worker that counts it have a copy each.
@@ -243,9 +243,8 @@ pub fn plan(args: &AnalysisArgs, given: Option<Source>, resumed: bool) -> Result
         stream.longest = of_memory(memory, workers.workers) / LONGEST_SHARE;
     }
     let mut sizes = sizes(&job, toast_bytes, workers.workers, allowed, asked, &args.debug)?;
-    if all_kept {
-        // Records lie in the first chunks, and are far less than the worst case.
-        sizes.twice = sizes.chunks.min((sizes.chunks / 8).max(FEW_CHUNKS));
+    if !all_kept {
+        sizes.twice = 0;
     }
     if page {
         sizes.trace = (job.blocks_to_claim().div_ceil(sizes.unit_blocks) as usize + job.stripes())
@@ -388,8 +387,10 @@ fn sizes(
         let text = format!("memory: expected at least {} bytes, found {allowed}", 2 * chunk_bytes);
         return Err(Failure::error(text).hint("allow more memory with --memory, or in the control group"));
     }
+    // Records lie in the first chunks, and are far less than the worst case.
+    let twice = chunks.min((wanted / 8).max(FEW_CHUNKS) as usize);
     let slots = usize::from(workers) + 1 + usize::from(job.stream.is_some());
-    Ok(Sizes { unit_blocks, slots, workers: workers.into(), trace: 0, chunk_bytes, chunks, twice: 0 })
+    Ok(Sizes { unit_blocks, slots, workers: workers.into(), trace: 0, chunk_bytes, chunks, twice })
 }
 
 /// Draws the hashes of this run. The result does not depend on it.
