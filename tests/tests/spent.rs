@@ -47,7 +47,7 @@ fn scanned(dir: &Path, workers: usize) -> (String, Shared) {
 }
 
 fn start(shared: &Shared, slot: u16) -> Owner {
-    for state in [SlotState::Running, SlotState::Done] {
+    for state in [SlotState::Starting, SlotState::Running, SlotState::Done] {
         let generation = shared.slots.look(slot).expect("a slot").generation;
         shared.slots.change(Owner { slot, generation }, state, SlotState::Dead).expect("a slot");
     }
