@@ -89,7 +89,8 @@ impl<R: Places> Tally<R> {
             self.make_room();
             course.used = self.used;
             let records = stride..count.min(stride + STRIDE);
-            simd::sort_out(bytes, records, occurrences, self.hash, &mut self.lines, others, &mut course);
+            let (hash, lines, course) = (self.hash, &mut self.lines[..], &mut course);
+            simd::sort_out(Stride { bytes, records, occurrences, hash, lines, others, course });
             self.used = course.used;
         }
         Ok(SortedOut { records: count as u64, kmers: course.kmers })
@@ -172,27 +173,34 @@ pub(crate) struct Course {
     used: usize,
 }
 
-/// [`Tally::sort_out`] for a stride of the records in `bytes`, for which there is room.
+/// Some of the records in `bytes`, for which there is room, and what they are sorted out into.
+pub(crate) struct Stride<'a, R> {
+    bytes: &'a [u8],
+    records: Range<usize>,
+    occurrences: bool,
+    hash: Hash,
+    lines: &'a mut [Line],
+    others: &'a mut Others<R>,
+    course: &'a mut Course,
+}
+
+/// [`Tally::sort_out`] for a stride, by [`Line::masks`] or instructions for it.
 #[inline(always)]
 pub(crate) fn sort_out_any<R: Places>(
-    bytes: &[u8],
-    stride: Range<usize>,
-    occurrences: bool,
-    (hash, masks): (Hash, impl Fn(&Line, u64, u64) -> Masks + Copy),
-    lines: &mut [Line],
-    others: &mut Others<R>,
-    course: &mut Course,
+    stride: Stride<'_, R>,
+    masks: impl Fn(&Line, u64, u64) -> Masks + Copy,
 ) {
+    let Stride { bytes, records, occurrences, hash, lines, others, course } = stride;
     let size = R::WIDTH.bytes();
     let (mut kmers, mut used) = (0, course.used);
     let line_of = |lines: &[Line], bytes| hash.line(lines, R::load(bytes).unmarked());
     // Of each record, until it is its turn.
     let mut ahead = [0; AHEAD];
-    for (i, bytes) in bytes[stride.start * size..].chunks_exact(size).take(AHEAD).enumerate() {
+    for (i, bytes) in bytes[records.start * size..].chunks_exact(size).take(AHEAD).enumerate() {
         ahead[i] = line_of(lines, bytes);
     }
-    let mut next = R::load(&bytes[stride.start * size..]);
-    for (turn, i) in stride.enumerate() {
+    let mut next = R::load(&bytes[records.start * size..]);
+    for (turn, i) in records.enumerate() {
         let at = ahead[turn % AHEAD];
         if let Some(later) = bytes.get((i + AHEAD) * size..(i + AHEAD + 1) * size) {
             ahead[turn % AHEAD] = line_of(lines, later);
@@ -222,38 +230,86 @@ pub(crate) fn sort_out_any<R: Places>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Narrow;
+    use crate::record::{Middle, Narrow, Wide};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
-    fn record(kind: usize, marked: bool) -> Narrow {
-        let bases: Vec<u8> = (0..16).map(|i| (kind * 37 + i * kind) as u8).collect();
-        Narrow::cut(&bases, 0, 20).with_header(5 | if marked { NEW_ROW } else { 0 })
+    /// Kinds that are 64 apart differ in their last bases only, which long records have in their second word.
+    fn record<R: Record>(kind: usize, marked: bool) -> R {
+        let mut bases: Vec<u8> = (0..24).map(|i| (kind % 64 * 37 + i * (kind % 64)) as u8).collect();
+        let n = R::WIDTH.bytes() * 4 - 4;
+        bases[n / 4 - 1] ^= (kind / 64) as u8;
+        R::cut(&bases, 0, n as u32).with_header(5 | if marked { NEW_ROW } else { 0 })
+    }
+
+    fn check<R: Places>(rows: &[Vec<usize>], multiplier: u64) {
+        let marked = |row: &Vec<usize>| {
+            row.iter().enumerate().map(|(i, kind)| record::<R>(*kind, i == 0)).collect::<Vec<_>>()
+        };
+        let stream: Vec<R> = rows.iter().flat_map(marked).collect();
+        let size = R::WIDTH.bytes();
+        let mut bytes = vec![0; stream.len() * size];
+        stream.iter().zip(bytes.chunks_exact_mut(size)).for_each(|(r, b)| r.store(b));
+        let (mut tally, mut others) = (Tally::<R>::new(multiplier), Others::default());
+        let count = stream.len() as u64;
+        assert_eq!(
+            tally.sort_out(&bytes, false, &mut others),
+            Ok(SortedOut { records: count, kmers: 5 * count })
+        );
+        let named = |record: &R| format!("{record:?}");
+        let mut want: BTreeMap<String, u32> = BTreeMap::new();
+        for row in rows.iter().filter(|row| row.len() == 1) {
+            *want.entry(named(&record(row[0], false))).or_default() += 1;
+        }
+        let (records, tags) = tally.distinct();
+        let groups: Vec<u32> = tags.iter().map(|t| *t as u32).collect();
+        assert_eq!(groups, (1..=records.len() as u32).collect::<Vec<_>>());
+        let got: BTreeMap<String, u32> =
+            records.iter().map(named).zip(tags.iter().map(|t| (t >> 32) as u32)).collect();
+        assert_eq!((got.len(), got), (records.len(), want));
+        let several: Vec<&Vec<usize>> = rows.iter().filter(|r| r.len() > 1).collect();
+        assert_eq!(others.records, several.iter().flat_map(|r| marked(r)).collect::<Vec<_>>());
+        let tags = several
+            .iter()
+            .enumerate()
+            .flat_map(|(i, r)| vec![1 << 32 | u64::from(u32::MAX - 1 - i as u32); r.len()]);
+        assert_eq!(others.tags, tags.collect::<Vec<_>>());
     }
 
     proptest! {
         #[test]
         fn rows_of_one_record_are_added_up_and_others_left(
-            rows in prop::collection::vec(prop::collection::vec(0..40usize, 1..4), 0..2000), multiplier in any::<u64>(),
+            rows in prop::collection::vec(prop::collection::vec(0..200usize, 1..4), 0..2000), multiplier in any::<u64>(),
         ) {
-            let marked = |row: &Vec<usize>| row.iter().enumerate().map(|(i, kind)| record(*kind, i == 0)).collect::<Vec<_>>();
-            let stream: Vec<Narrow> = rows.iter().flat_map(marked).collect();
-            let mut bytes = vec![0; stream.len() * 8];
-            stream.iter().zip(bytes.chunks_exact_mut(8)).for_each(|(r, b)| r.store(b));
-            let (mut tally, mut others) = (Tally::<Narrow>::new(multiplier), Others::default());
-            prop_assert_eq!(tally.sort_out(&bytes, false, &mut others), Ok(SortedOut { records: stream.len() as u64, kmers: 5 * stream.len() as u64 }));
-            let mut want: BTreeMap<String, u32> = BTreeMap::new();
-            rows.iter().filter(|r| r.len() == 1).for_each(|r| *want.entry(format!("{:?}", record(r[0], false))).or_default() += 1);
-            let (records, tags) = tally.distinct();
-            let groups: Vec<u32> = tags.iter().map(|t| *t as u32).collect();
-            prop_assert_eq!(groups, (1..=records.len() as u32).collect::<Vec<_>>());
-            let got: BTreeMap<String, u32> = records.iter().map(|r| format!("{r:?}")).zip(tags.iter().map(|t| (t >> 32) as u32)).collect();
-            prop_assert_eq!((got.len(), got), (records.len(), want));
-            let several: Vec<&Vec<usize>> = rows.iter().filter(|r| r.len() > 1).collect();
-            prop_assert_eq!(others.records, several.iter().flat_map(|r| marked(r)).collect::<Vec<_>>());
-            let tags = several.iter().enumerate().flat_map(|(i, r)| vec![1 << 32 | u64::from(u32::MAX - 1 - i as u32); r.len()]);
-            prop_assert_eq!(others.tags, tags.collect::<Vec<_>>());
+            check::<Narrow>(&rows, multiplier);
+            check::<Middle>(&rows, multiplier);
+            check::<Wide>(&rows, multiplier);
         }
+    }
+
+    /// More records than a small table has places for, and all of them at home in its first line.
+    #[test]
+    fn full_lines_lead_to_the_next_and_tables_grow() {
+        fn check<R: Places>() {
+            let (mut tally, mut others) = (Tally::<R>::new(0), Others::default());
+            tally.hash.multiplier = 0;
+            let (kinds, size) = (3000u32, R::WIDTH.bytes());
+            let one = |kind: u32| {
+                let mut bases = [0; 24];
+                bases[..4].copy_from_slice(&kind.to_le_bytes());
+                R::cut(&bases, 0, 20).with_header(1 | NEW_ROW)
+            };
+            let mut bytes = vec![0; 2 * kinds as usize * size];
+            (0..2 * kinds).zip(bytes.chunks_exact_mut(size)).for_each(|(i, b)| one(i % kinds).store(b));
+            let sorted = tally.sort_out(&bytes, false, &mut others).expect("whole records");
+            assert_eq!(sorted.records, u64::from(2 * kinds));
+            let (records, tags) = tally.distinct();
+            assert_eq!(records.len(), kinds as usize);
+            assert!(tags.iter().all(|tag| tag >> 32 == 2));
+        }
+        check::<Narrow>();
+        check::<Middle>();
+        check::<Wide>();
     }
 
     #[test]

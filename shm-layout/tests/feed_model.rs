@@ -21,7 +21,7 @@ mod state;
 #[path = "feed_model/steps.rs"]
 mod steps;
 
-use search::{Found, search};
+use search::search;
 use state::{Bug, Scope};
 
 /// Steps that a search must take, or it shows less than it seems to.
@@ -50,23 +50,15 @@ const KINDS: [&str; 22] = [
     "worker looks again",
 ];
 
-fn show(name: &str, found: &Found) {
-    println!("{name}: {} states, {} transitions, {} ends", found.states, found.transitions, found.ends);
-    if let Some((wrong, trace)) = &found.wrong {
-        println!("  {wrong} after {} steps", trace.len());
-        trace.iter().for_each(|line| println!("    {line}"));
-    }
-}
-
 #[test]
 fn a_stream_survives_deaths_and_false_suspicions_of_feeder_and_workers() {
     let found = search(&Scope { workers: 2, kills: 1, suspicions: 1, bug: Bug::None });
-    show("two workers", &found);
+    found.show("two workers");
     assert!(found.wrong.is_none() && found.ends > 0, "see the trace above");
-    let missing: Vec<_> = KINDS.iter().filter(|kind| !found.kinds.contains_key(*kind)).collect();
+    let missing = found.missing(&KINDS);
     assert!(missing.is_empty(), "never taken: {missing:?}");
     let found = search(&Scope { workers: 1, kills: 2, suspicions: 1, bug: Bug::None });
-    show("one worker, more faults", &found);
+    found.show("one worker, more faults");
     assert!(found.wrong.is_none() && found.ends > 0, "see the trace above");
 }
 
@@ -80,7 +72,7 @@ fn every_planted_bug_is_found() {
         (Bug::SkipClaimed, "stuck"),
     ] {
         let found = search(&Scope { workers: 2, kills: 1, suspicions: 1, bug });
-        show(&format!("{bug:?}"), &found);
+        found.show(&format!("{bug:?}"));
         assert_eq!(found.wrong.map(|(wrong, _)| wrong), Some(expected), "{bug:?}");
     }
 }

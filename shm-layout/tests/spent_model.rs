@@ -18,7 +18,7 @@ mod state;
 #[path = "spent_model/steps.rs"]
 mod steps;
 
-use search::{Found, search};
+use search::search;
 use state::{Bug, Scope};
 
 /// Steps that a search must take, or it shows less than it seems to.
@@ -40,22 +40,14 @@ const KINDS: [&str; 15] = [
     "worker writes its table",
 ];
 
-fn show(name: &str, found: &Found) {
-    println!("{name}: {} states, {} transitions, {} ends", found.states, found.transitions, found.ends);
-    if let Some((wrong, trace)) = &found.wrong {
-        println!("  {wrong} after {} steps", trace.len());
-        trace.iter().for_each(|line| println!("    {line}"));
-    }
-}
-
 #[test]
 fn tables_over_records_survive_deaths_and_false_suspicions() {
     for (kills, suspicions) in [(1, 1), (2, 0), (0, 2)] {
         let found = search(&Scope { kills, suspicions, bug: Bug::None });
-        show(&format!("{kills} kills, {suspicions} suspicions"), &found);
+        found.show(&format!("{kills} kills, {suspicions} suspicions"));
         assert!(found.wrong.is_none() && found.ends > 0, "see the trace above");
         if (kills, suspicions) == (1, 1) {
-            let missing: Vec<_> = KINDS.iter().filter(|kind| !found.kinds.contains_key(*kind)).collect();
+            let missing = found.missing(&KINDS);
             assert!(missing.is_empty(), "never taken: {missing:?}");
         }
     }
@@ -72,7 +64,7 @@ fn every_planted_bug_is_found() {
         (Bug::NoFenceLook, "an error of the run that is none"),
     ] {
         let found = search(&Scope { kills: 1, suspicions: 1, bug });
-        show(&format!("{bug:?}"), &found);
+        found.show(&format!("{bug:?}"));
         assert_eq!(found.wrong.map(|(wrong, _)| wrong), Some(expected), "{bug:?}");
     }
 }

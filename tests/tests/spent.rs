@@ -36,6 +36,13 @@ fn lead(dir: &Path, more: &str) -> End {
     run(dir, &format!("{OPTIONS} {more} reads.fa").split_whitespace().collect::<Vec<_>>(), |_| ())
 }
 
+/// What a run without faults gives.
+fn peace(dir: &Path) -> Vec<u8> {
+    let end = lead(dir, "-j 2 -o peace");
+    assert_eq!(end.code(), Some(0), "{}", end.told);
+    fs::read(dir.join("peace")).expect("a result")
+}
+
 /// A run that was killed when the order of the drain was written; nobody uses its segment any more.
 fn scanned(dir: &Path, workers: usize) -> (String, Shared) {
     let end = lead(dir, &format!("-j {workers} --resumable -o out --inject order.written:leader:kill"));
@@ -97,9 +104,7 @@ fn resume(dir: &Path, segment: &str, expected: &[u8]) {
 #[test]
 fn tables_take_the_place_of_records() {
     let dir = reads();
-    let peace = lead(dir.path(), "-j 2 -o peace");
-    assert_eq!(peace.code(), Some(0), "{}", peace.told);
-    let expected = fs::read(dir.path().join("peace")).expect("a result");
+    let expected = peace(dir.path());
     let (segment, shared) = scanned(dir.path(), 1);
     let (before, order) = (bytes_of(&segment), shared.drain_order().expect("written").order);
     assert_eq!(order.len(), 32);
@@ -136,9 +141,7 @@ fn tables_take_the_place_of_records() {
 #[test]
 fn a_worker_that_was_believed_dead_finds_out_that_its_records_are_gone() {
     let dir = reads();
-    let peace = lead(dir.path(), "-j 2 -o peace");
-    assert_eq!(peace.code(), Some(0), "{}", peace.told);
-    let expected = fs::read(dir.path().join("peace")).expect("a result");
+    let expected = peace(dir.path());
     let (segment, shared) = scanned(dir.path(), 2);
     let order = shared.drain_order().expect("written").order;
     let (sleeper, other) = (start(&shared, 0), start(&shared, 1));

@@ -50,7 +50,7 @@ mod tests {
     proptest! {
         #[test]
         fn all_copies_see_the_same(words in prop::array::uniform8(0..4u64), halves in 0..4u32, first in 0..4u64, second in 0..4u64) {
-            let spread = |word: u64| if halves & 1 == 0 { word } else { word >> 1 << 32 | word & 1 };
+            let spread = |word: u64| if halves & 1 == 0 { word } else { word >> 1 << 32 | (word & 1) << 31 };
             let line = Line(words.map(spread));
             let (first, second) = (spread(first), spread(second));
             let expected = line.masks(first, second);

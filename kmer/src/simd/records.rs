@@ -5,8 +5,7 @@ use crate::line::{Line, Places};
 use crate::params::{Params, canonical};
 use crate::record::{Expanded, KeyBits, LANES, Record, kmers};
 use crate::superkmer::Piece;
-use crate::tally::{Course, Hash, Others, sort_out_any};
-use std::ops::Range;
+use crate::tally::{Stride, sort_out_any};
 
 copies! {
     /// Writes the record of each piece of `packed` to where its stripe's cursor is, and moves that on.
@@ -35,56 +34,30 @@ fn write_records_any<R: Record>(
 }
 
 /// See [`crate::tally::sort_out_any`].
-pub(crate) fn sort_out<R: Places>(
-    bytes: &[u8],
-    stride: Range<usize>,
-    occurrences: bool,
-    hash: Hash,
-    lines: &mut [Line],
-    others: &mut Others<R>,
-    course: &mut Course,
-) {
+pub(crate) fn sort_out<R: Places>(stride: Stride<'_, R>) {
     #[cfg(target_arch = "x86_64")]
     {
         use super::line::{masks_avx2, masks_avx512};
         #[target_feature(enable = "avx2,bmi1,bmi2,popcnt,avx512f,avx512bw,avx512dq,avx512vl")]
-        fn avx512<R: Places>(
-            bytes: &[u8],
-            stride: Range<usize>,
-            occurrences: bool,
-            hash: Hash,
-            lines: &mut [Line],
-            others: &mut Others<R>,
-            course: &mut Course,
-        ) {
-            let masks = |line: &Line, first, second| masks_avx512(line, first, second);
-            sort_out_any::<R>(bytes, stride, occurrences, (hash, masks), lines, others, course);
+        fn avx512<R: Places>(stride: Stride<'_, R>) {
+            sort_out_any(stride, |line, first, second| masks_avx512(line, first, second));
         }
         #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
-        fn avx2<R: Places>(
-            bytes: &[u8],
-            stride: Range<usize>,
-            occurrences: bool,
-            hash: Hash,
-            lines: &mut [Line],
-            others: &mut Others<R>,
-            course: &mut Course,
-        ) {
-            let masks = |line: &Line, first, second| masks_avx2(line, first, second);
-            sort_out_any::<R>(bytes, stride, occurrences, (hash, masks), lines, others, course);
+        fn avx2<R: Places>(stride: Stride<'_, R>) {
+            sort_out_any(stride, |line, first, second| masks_avx2(line, first, second));
         }
         if super::has_avx512() {
             #[allow(unsafe_code, reason = "the corner for SIMD")]
             // SAFETY: the processor has all that the function asks for.
-            return unsafe { avx512::<R>(bytes, stride, occurrences, hash, lines, others, course) };
+            return unsafe { avx512(stride) };
         }
         if super::has_avx2() {
             #[allow(unsafe_code, reason = "the corner for SIMD")]
             // SAFETY: the processor has AVX2 and what came with it, all that the function asks for.
-            return unsafe { avx2::<R>(bytes, stride, occurrences, hash, lines, others, course) };
+            return unsafe { avx2(stride) };
         }
     }
-    sort_out_any::<R>(bytes, stride, occurrences, (hash, Line::masks), lines, others, course);
+    sort_out_any(stride, Line::masks);
 }
 
 copies! {

@@ -11,6 +11,22 @@ pub(crate) struct Found {
     pub(crate) kinds: HashMap<&'static str, u64>,
 }
 
+impl Found {
+    /// Prints how large the search was, and the way to what it found wrong.
+    pub(crate) fn show(&self, name: &str) {
+        println!("{name}: {} states, {} transitions, {} ends", self.states, self.transitions, self.ends);
+        if let Some((wrong, trace)) = &self.wrong {
+            println!("  {wrong} after {} steps", trace.len());
+            trace.iter().for_each(|line| println!("    {line}"));
+        }
+    }
+
+    /// The steps of `kinds` that were never taken: then a search shows less than it seems to.
+    pub(crate) fn missing(&self, kinds: &[&'static str]) -> Vec<&'static str> {
+        kinds.iter().filter(|kind| !self.kinds.contains_key(*kind)).copied().collect()
+    }
+}
+
 pub(crate) fn search(scope: &Scope) -> Found {
     let start = State::new(scope);
     let mut from: HashMap<State, Option<(State, &'static str, usize)>> = HashMap::from([(start, None)]);
