@@ -30,6 +30,9 @@ pub struct DebugArgs {
     /// 2^N passes share the stripes
     #[arg(long, value_name = "N", hide = true, value_parser = clap::value_parser!(u32).range(0..=8))]
     pub pass_bits: Option<u32>,
+    /// Units of sorted keys are written as sums, however small
+    #[arg(long, hide = true)]
+    pub summed: bool,
     /// Bytes of bases after which a unit stores a batch
     #[arg(long, value_name = "N", hide = true)]
     pub batch_bytes: Option<u64>,

@@ -3,7 +3,7 @@
 //! Everything is decided as for a run, and then said instead of done: no worker is started, no segment made, no output opened. Rows, bases and
 //! k-mers are extrapolated from some blocks of the largest relation, or from the beginning of each packed file; records are what super-k-mers of random sequence take.
 
-use crate::memory::{Need, PRIVATE};
+use crate::memory::{self, Need};
 use crate::plan::Plan;
 use crate::progress::figures::bytes;
 use kmer_worker::job::path_of;
@@ -44,7 +44,7 @@ pub fn describe(plan: &Plan) -> String {
     let passes = 1u64 << job.pass_bits;
     line("passes", &passes);
     let segment = need.segment(passes);
-    let private = PRIVATE * u64::from(workers.max(1));
+    let private = memory::private(workers, job.summed.then_some(plan.params));
     line("segment_bytes", &in_bytes(segment, segment));
     line("process_bytes", &in_bytes(private, private));
     if let Some(most) = tables(plan) {

@@ -82,5 +82,6 @@ pub mod summary;
 pub mod threshold;
 pub mod torture;
 pub mod totals;
+pub mod units;
 pub mod verdict;
 pub mod watch;

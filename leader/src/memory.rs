@@ -23,8 +23,8 @@ use std::path::Path;
 
 /// Blocks that are looked at.
 const LOOKS: u32 = 32;
-/// Private memory of a process that works: its buffers, tables and indexes.
-pub const PRIVATE: u64 = 32 << 20;
+/// Private memory of a process that works: its buffers, tables and indexes. Where it writes sums it has [`keys::summed_bytes`] besides.
+const PRIVATE: u64 = 32 << 20;
 /// Bytes of a sum in a unit that counts directly.
 const SUM_BYTES: u64 = 2;
 /// Bytes of a stripe in a unit's index.
@@ -35,9 +35,13 @@ const FRAME: u64 = 32 << 10;
 /// More passes than these do not help.
 const MAX_PASS_BITS: u32 = 8;
 
-/// What those should know who allow less memory than the processes may take alone.
-pub fn note(memory: u64, workers: u16) -> Option<String> {
-    let private = PRIVATE * u64::from(workers.max(1));
+/// Private memory of all processes that work, more or less; `summed`: of keys of these parameters they write sums.
+pub fn private(workers: u16, summed: Option<Params>) -> u64 {
+    (PRIVATE + summed.map_or(0, keys::summed_bytes)) * u64::from(workers.max(1))
+}
+
+/// What those should know who allow less memory than the processes may take alone, `private`.
+pub fn note(memory: u64, workers: u16, private: u64) -> Option<String> {
     (private >= memory).then(|| {
         let (private, memory) = (bytes(private), bytes(memory));
         format!("{workers} processes may take {private} besides the segment, and --memory allows {memory}: fewer (-j) take less")
@@ -185,7 +189,10 @@ impl Need {
         let units = job.blocks_to_claim().div_ceil(sizes.unit_blocks);
         let words = 8 * (units + job.stripes() as u64) + toast_index as u64;
         let fixed = Arena::estimate(sizes.chunks, sizes.twice) + Slots::estimate(sizes.slots);
-        let records = if job.direct && keys::suits(params) {
+        let records = if job.summed {
+            // A byte for each key.
+            units << params.key_bits()
+        } else if job.direct && keys::suits(params) {
             found.kmers * keys::RECORD_BYTES as u64
         } else if job.direct {
             // Sums of a unit: no more of them than there are keys or k-mers in it.

@@ -14,13 +14,14 @@ use crate::select::Selection;
 use crate::sequences;
 use crate::source::{self, Source};
 use crate::threshold::ThresholdRule;
+use crate::units;
 use kmer::params::Params;
 use kmer::{direct, keys};
 use kmer_worker::feed::STDIN;
 use kmer_worker::job::Job;
 use kmer_worker::shared::Sizes;
 use kmer_worker::trace;
-use relation::{BLOCK_SIZE, DnaType, ReadOptions, Unhinted};
+use relation::{DnaType, ReadOptions, Unhinted};
 use std::time::Duration;
 
 /// So many chunks may all be used twice.
@@ -33,10 +34,6 @@ const LONGEST_SHARE: u64 = 4;
 const STRIPE_BASES: u64 = 1 << 14;
 /// The same where there are very many: most of them are then copies.
 const LARGE_STRIPE_BASES: u64 = 1 << 20;
-/// Blocks of a unit, when there are enough of them.
-const UNIT_BLOCKS: u64 = 512;
-/// The same of text, which has a base in a byte at the most.
-const TEXT_UNIT_BLOCKS: u64 = 2048;
 /// Bytes of bases after which a unit stores a batch.
 const BATCH_BYTES: u64 = 4 << 20;
 /// Bytes of TOAST from which on sharing a block is worth reading it several times.
@@ -115,7 +112,11 @@ impl Plan {
     /// How the work is laid out, in a line.
     pub fn describe(&self) -> String {
         let (blocks, sizes) = (self.job.total_blocks(), &self.sizes);
-        let how = if self.job.direct { "counted directly" } else { "as super-k-mers" };
+        let how = match (self.job.summed, self.job.direct) {
+            (true, _) => "summed in each unit",
+            (_, true) => "counted directly",
+            _ => "as super-k-mers",
+        };
         format!(
             "{blocks} blocks in units of {}, {} stripes, k-mers {how}, at most {} chunks of {} KiB, vector instructions: {}",
             sizes.unit_blocks,
@@ -193,6 +194,7 @@ pub fn plan(args: &AnalysisArgs, given: Option<Source>, resumed: bool) -> Result
         occurrences,
         row_per_file: args.row_per_file,
         direct: params.key_bits() <= direct::MAX_KEY_BITS,
+        summed: false,
         stripe_bits: 0,
         part_bits: 0,
         pass_bits: 0,
@@ -235,12 +237,21 @@ pub fn plan(args: &AnalysisArgs, given: Option<Source>, resumed: bool) -> Result
         .filter(|_| job.stream.is_none())
         .map(|rows| batch::blocks_of(&job, rows.into()))
         .transpose()?;
-    let asked =
+    let mut asked =
         if job.part_bits > 0 || job.stream.is_some() { Some(1) } else { args.debug.unit_blocks.or(batch) };
+    let by_keys = job.direct && keys::suits(params);
+    // A unit that kills whoever has it may be left out with the damage, and should be small then.
+    if by_keys && asked.is_none() && !job.skip_damaged {
+        let memory = [args.memory, limits::cgroup_left()].into_iter().flatten().min();
+        asked = units::summed(job.total_blocks(), found.kmers, params, memory, workers.workers);
+        job.summed = asked.is_some();
+    }
+    job.summed |= by_keys && args.debug.summed;
+    let private = memory::private(workers.workers, job.summed.then_some(params));
     // What a resumed run has it has: how much memory is left beside it is no matter.
-    let allowed = if resumed { u64::MAX } else { allowed(args.memory, workers.workers, &room) };
+    let allowed = if resumed { u64::MAX } else { allowed(args.memory, private, &room) };
     if let (Some(stream), Some(memory)) = (&mut job.stream, args.memory) {
-        stream.longest = of_memory(memory, workers.workers) / LONGEST_SHARE;
+        stream.longest = of_memory(memory, private) / LONGEST_SHARE;
     }
     let mut sizes = sizes(&job, toast_bytes, workers.workers, allowed, asked, &args.debug)?;
     if !all_kept {
@@ -277,7 +288,7 @@ pub fn plan(args: &AnalysisArgs, given: Option<Source>, resumed: bool) -> Result
         return Err(Failure::error(text).hint(hint));
     }
     let note = (crowded && job.pass_bits > 0).then(|| room.note(&need, 1 << job.pass_bits));
-    let note = note.or_else(|| memory::note(args.memory?, workers.workers));
+    let note = note.or_else(|| memory::note(args.memory?, workers.workers, private));
     let modified = job.leaves.iter().map(modified).collect();
     Ok(Plan {
         job,
@@ -345,14 +356,14 @@ fn chunk_bytes(allowed: u64) -> usize {
     (1usize << bits.min(30)).clamp(4096, CHUNK_BYTES)
 }
 
-/// What `memory`, which is said of all processes, leaves for the segment.
-fn of_memory(memory: u64, workers: u16) -> u64 {
-    memory.saturating_sub(memory::PRIVATE * u64::from(workers.max(1))).max(memory / 4)
+/// What `memory`, which is said of all processes, leaves for the segment: they have `private` besides.
+fn of_memory(memory: u64, private: u64) -> u64 {
+    memory.saturating_sub(private).max(memory / 4)
 }
 
 /// Bytes that a segment may take.
-fn allowed(memory: Option<u64>, workers: u16, room: &Room) -> u64 {
-    let allowed = memory.map_or(u64::MAX, |memory| of_memory(memory, workers));
+fn allowed(memory: Option<u64>, private: u64, room: &Room) -> u64 {
+    let allowed = memory.map_or(u64::MAX, |memory| of_memory(memory, private));
     // Pages of a file can be written to it and given back.
     let left = limits::cgroup_left().filter(|_| room.dir.is_none()).map_or(u64::MAX, |left| left - left / 16);
     allowed.min(left).min(room.address_space())
@@ -367,13 +378,7 @@ fn sizes(
     debug: &DebugArgs,
 ) -> Result<Sizes, Failure> {
     let heap_bytes = job.total_bytes();
-    let most = if job.text_bytes() > 0 { TEXT_UNIT_BLOCKS } else { UNIT_BLOCKS };
-    // Blocks that lead to much TOAST, or are whole files, are more work, and every worker should have several units.
-    let whole = job.total_blocks() * BLOCK_SIZE as u64;
-    let by_toast =
-        (u128::from(most) * u128::from(whole) / u128::from(heap_bytes + toast_bytes).max(1)) as u64;
-    let by_workers = job.total_blocks() / (u64::from(workers.max(1)) * 8);
-    let unit_blocks = unit_blocks.unwrap_or(most.min(by_toast).min(by_workers)).max(1);
+    let unit_blocks = unit_blocks.unwrap_or_else(|| units::blocks(job, toast_bytes, workers)).max(1);
     let units = job.blocks_to_claim().div_ceil(unit_blocks);
     let chunk_bytes = debug.chunk_bytes.unwrap_or_else(|| chunk_bytes(allowed));
     // Chunks are address space until they are written, so there are enough for the worst case: every k-mer a record of its own, and

@@ -304,7 +304,11 @@ impl Drainer {
             self.records.clear();
             let place = self.sections.places[at];
             let unit = self.load(shared, stripe, place, summary)?;
-            let add = if keys::suits(self.params) { keys::add_stripe } else { direct::add_stripe };
+            let add = match (shared.job.summed, keys::suits(self.params)) {
+                (true, _) => keys::add_summed,
+                (_, true) => keys::add_stripe,
+                _ => direct::add_stripe,
+            };
             let (read, kmers) = (add(&self.records, sums), place.indexed.section.kmers);
             if read.is_none() && shared.job.occurrences && summary.delivered > u32::MAX.into() {
                 return Err(WorkError::TooMany);

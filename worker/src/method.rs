@@ -22,9 +22,10 @@ pub(crate) enum Method {
 pub(crate) fn suits(job: &Job, params: Params) -> bool {
     let by_keys = keys::suits(params);
     let least = if by_keys { keys::least_stripe_bits(params) } else { 0 };
-    !job.direct
-        || (by_keys || params.key_bits() <= direct::MAX_KEY_BITS)
-            && (least..=params.key_bits()).contains(&job.stripe_bits)
+    let sums = !job.summed || job.direct && by_keys;
+    let direct = (by_keys || params.key_bits() <= direct::MAX_KEY_BITS)
+        && (least..=params.key_bits()).contains(&job.stripe_bits);
+    sums && (direct || !job.direct)
 }
 
 impl Method {
@@ -39,7 +40,7 @@ impl Method {
             return Ok(Self::SuperKmers(Box::new(splitter.of_occurrences(job.occurrences))));
         }
         if keys::suits(params) {
-            let sorter = KeySorter::new(params, job.stripe_bits, job.occurrences);
+            let sorter = KeySorter::new(params, job.stripe_bits, job.occurrences, job.summed);
             return Ok(Self::Keys(Box::new(sorter.ok_or_else(refused)?)));
         }
         let counter = DirectCounter::new(params, job.occurrences);

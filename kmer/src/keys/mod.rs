@@ -3,20 +3,29 @@
 //! A stripe is a range of keys here, of at most 2^16, and a record is a key less the stripe's first:
 //!
 //! ```text
-//! a record: the key's low bits, u16, little-endian
+//! a section of records := record*      record: the key's low bits, u16, little-endian
 //! ```
+//!
+//! A unit with more k-mers than there are keys is better written as its sums ([`sums`]): then a bucket that is full is counted at once, where it is near
+//! the processor, and only a byte for each key gets into shared memory, once a unit.
 //!
 //! A row's repeats are left out before, so a drain counts with a place for each key of the stripe and asks no questions. Short rows, reads, are
 //! searched for repeats through a table of stamps: where a key's place has the stamp of this row already, the row's keys so far are looked through.
 //! Longer rows have a bit for every key there can be.
 
+mod buckets;
 mod row;
+mod sums;
+
+pub use sums::add_summed;
 
 use crate::bases::Bases;
 use crate::params::Params;
 use crate::simd;
 use crate::superkmer::{LeftOut, Section, Share};
+use buckets::Buckets;
 use row::Row;
+use sums::Sums;
 
 /// Keys of more bits than this are not sorted this way: with more stripes than 2^8 sections get short, and at k = 13 nothing was gained.
 pub const MAX_KEY_BITS: u32 = 24;
@@ -29,8 +38,10 @@ pub const RECORD_BYTES: usize = 2;
 const CHUNK: usize = 512;
 /// Records that buckets have room for, all together.
 const ROOM: usize = 1 << 21;
-/// The least room of a bucket: what one chunk can bring, twice.
-const LEAST_ROOM: usize = 2 * CHUNK;
+/// The same where they are summed: the more, the less often a stripe's cells are fetched.
+const SUMMED_ROOM: usize = 1 << 23;
+/// k-mers after which sums are written even if the unit goes on: a section's number of them has 32 bits.
+const MOST_SUMMED: u64 = 1 << 28;
 
 /// Whether keys of `params` are sorted this way: there are too many to be counted in every unit, but not by far.
 pub const fn suits(params: Params) -> bool {
@@ -43,6 +54,11 @@ pub const fn least_stripe_bits(params: Params) -> u32 {
     params.key_bits().saturating_sub(RECORD_BITS)
 }
 
+/// Bytes of memory that a sorter of sums has, and what it writes at a time.
+pub const fn summed_bytes(params: Params) -> u64 {
+    (RECORD_BYTES * SUMMED_ROOM) as u64 + 2 * (1 << params.key_bits())
+}
+
 /// Sorts; keeps its memory from batch to batch.
 pub struct KeySorter {
     params: Params,
@@ -50,47 +66,43 @@ pub struct KeySorter {
     share: Share,
     row: Row,
     buckets: Buckets,
+    /// What was in full buckets, where units are written as sums.
+    sums: Option<Sums>,
     sections: Vec<Section>,
     left_out: LeftOut,
     repeats: u64,
-}
-
-/// A bucket of records a stripe, of the same room each.
-struct Buckets {
-    /// Bits of a key below its stripe.
-    low_bits: u32,
-    room_bits: u32,
-    records: Vec<[u8; RECORD_BYTES]>,
-    /// Records in each.
-    filled: Vec<u32>,
-    /// Keys of another pass, which are counted and not kept.
-    passed_over: Vec<u32>,
-    /// A bucket may have no room for another chunk.
-    is_full: bool,
+    /// k-mers taken since the last batch.
+    taken: u64,
 }
 
 impl KeySorter {
-    /// A sorter for `2^stripe_bits` stripes; with `occurrences` repeats stay. `None` when keys of `params` do not suit, or stripes are too wide.
-    pub fn new(params: Params, stripe_bits: u32, occurrences: bool) -> Option<Self> {
+    /// A sorter for `2^stripe_bits` stripes; with `occurrences` repeats stay, and with `summed` units are written as sums. `None` when keys of `params` do
+    /// not suit, or stripes are too wide.
+    pub fn new(params: Params, stripe_bits: u32, occurrences: bool, summed: bool) -> Option<Self> {
         if !suits(params) || !(least_stripe_bits(params)..=params.key_bits()).contains(&stripe_bits) {
             return None;
         }
+        let low_bits = params.key_bits() - stripe_bits;
         Some(Self {
             params,
             occurrences,
             share: Share::default(),
             row: Row::new(params.key_bits()),
-            buckets: Buckets::new(stripe_bits, params.key_bits() - stripe_bits),
+            buckets: Buckets::new(stripe_bits, low_bits, if summed { SUMMED_ROOM } else { ROOM }),
+            sums: summed.then(|| Sums::new(stripe_bits, low_bits)),
             sections: vec![Section::default(); 1 << stripe_bits],
             left_out: LeftOut::default(),
             repeats: 0,
+            taken: 0,
         })
     }
 
     /// Begins a unit, of which `share` is to be written. Its row numbers start above 0.
     pub fn begin_unit(&mut self, share: Share) {
-        (self.share, self.left_out, self.repeats) = (share, LeftOut::default(), 0);
+        (self.share, self.left_out, self.repeats, self.taken) = (share, LeftOut::default(), 0, 0);
         self.buckets.clear();
+        // An earlier unit may have ended early.
+        self.sums.iter_mut().for_each(Sums::clear);
         self.row.begin(0);
     }
 
@@ -104,7 +116,7 @@ impl KeySorter {
         self.repeats
     }
 
-    /// Takes the runs of `bases`. Whenever a bucket may be full, `batch` is called, which must call [`KeySorter::write`].
+    /// Takes the runs of `bases`. Whenever there is enough for a batch, `batch` is called, which must call [`KeySorter::write`].
     ///
     /// # Errors
     /// What `batch` returns.
@@ -119,7 +131,13 @@ impl KeySorter {
             }
             let kmers = (run.len - self.params.k() + 1) as usize;
             for first in (0..kmers).step_by(CHUNK) {
-                if self.buckets.is_full {
+                if self.buckets.is_full() {
+                    match &mut self.sums {
+                        Some(sums) => self.buckets.empty_full(|stripe, records| sums.add(stripe, records)),
+                        None => batch(self)?,
+                    }
+                }
+                if self.taken >= MOST_SUMMED {
                     batch(self)?;
                 }
                 self.take(&bases.packed()[(run.start as usize + first) / 4..], (kmers - first).min(CHUNK));
@@ -136,6 +154,7 @@ impl KeySorter {
         simd::keys(packed, self.params, &mut row.keys[from..from + whole]);
         let mut kept = if self.occurrences { count } else { row.filter(count) };
         self.repeats += (count - kept) as u64;
+        self.taken += count as u64;
         if !self.occurrences && !row.is_long {
             row.len = from + kept;
         }
@@ -154,63 +173,33 @@ impl KeySorter {
 
     /// Whether there is nothing to write yet: no record, and no key of another pass to tell of.
     pub fn is_empty(&self) -> bool {
-        self.buckets.filled.iter().chain(&self.buckets.passed_over).all(|keys| *keys == 0)
+        self.buckets.is_empty() && self.sums.as_ref().is_none_or(Sums::is_empty)
     }
 
-    /// Writes the records so far behind what `out` has, sorted by stripe. The sections, one a stripe, say where; their offsets count from the old
-    /// end.
+    /// Writes the records so far, or their sums, behind what `out` has, sorted by stripe. The sections, one a stripe, say where; their offsets count from
+    /// the old end.
     pub fn write(&mut self, out: &mut Vec<u8>) -> &[Section] {
         let from = out.len();
-        for (stripe, section) in self.sections.iter_mut().enumerate() {
-            let (offset, records) = ((out.len() - from) as u32, self.buckets.of(stripe));
-            let (bytes, kmers) = (records.as_flattened(), records.len() as u32);
+        let Self { buckets, sums, sections, .. } = self;
+        for (stripe, section) in sections.iter_mut().enumerate() {
+            let (records, at) = (buckets.of(stripe), out.len());
+            let mut kmers = records.len() as u32;
+            match sums {
+                Some(sums) => {
+                    sums.add(stripe, records);
+                    kmers = sums.counted(stripe);
+                    sums.take(stripe, out);
+                }
+                None => out.extend(records.iter().flat_map(|record| record.to_le_bytes())),
+            }
             // A key is in no more rows than there are records, in this pass or another.
-            let rows = kmers + self.buckets.passed_over[stripe];
-            *section = Section { offset, bytes: bytes.len() as u32, kmers, rows };
-            out.extend_from_slice(bytes);
+            let rows = kmers.saturating_add(buckets.passed_over(stripe));
+            *section =
+                Section { offset: (at - from) as u32, bytes: (out.len() - at) as u32, kmers, rows };
         }
         self.buckets.clear();
+        self.taken = 0;
         &self.sections
-    }
-}
-
-impl Buckets {
-    fn new(stripe_bits: u32, low_bits: u32) -> Self {
-        let room = (ROOM >> stripe_bits).max(LEAST_ROOM);
-        let (records, none) = (vec![[0; RECORD_BYTES]; room << stripe_bits], vec![0; 1 << stripe_bits]);
-        let (filled, passed_over) = (none.clone(), none);
-        Self { low_bits, room_bits: room.ilog2(), records, filled, passed_over, is_full: false }
-    }
-
-    fn clear(&mut self) {
-        self.filled.fill(0);
-        self.passed_over.fill(0);
-        self.is_full = false;
-    }
-
-    fn of(&self, stripe: usize) -> &[[u8; RECORD_BYTES]] {
-        let from = stripe << self.room_bits;
-        &self.records[from..from + self.filled[stripe] as usize]
-    }
-
-    /// Moves the keys that are of a share to the front of `keys`, and counts the others. Returns how many are.
-    fn of_share(&mut self, share: Share, keys: &mut [u32]) -> usize {
-        let mut kept = 0;
-        for at in 0..keys.len() {
-            let key = keys[at];
-            let (stripe, is_written) = (key >> self.low_bits, share.writes(key >> self.low_bits));
-            keys[kept] = key;
-            kept += usize::from(is_written);
-            self.passed_over[stripe as usize] += u32::from(!is_written);
-        }
-        kept
-    }
-
-    /// Puts every key, of a chunk at most, into its bucket. There is room: it was not full.
-    fn put(&mut self, keys: &[u32]) {
-        let bits = (self.low_bits, self.room_bits);
-        let most = simd::into_buckets(keys, bits, &mut self.filled, &mut self.records);
-        self.is_full |= most as usize + CHUNK > 1 << self.room_bits;
     }
 }
 
@@ -260,10 +249,10 @@ mod tests {
     fn counted(
         rows: &[Vec<u8>],
         params: Params,
-        (stripe_bits, pass_bits, occurrences): (u32, u32, bool),
+        (stripe_bits, pass_bits, occurrences, summed): (u32, u32, bool, bool),
         piece: usize,
     ) -> BTreeMap<u64, u32> {
-        let mut sorter = KeySorter::new(params, stripe_bits, occurrences).expect("suits");
+        let mut sorter = KeySorter::new(params, stripe_bits, occurrences, summed).expect("suits");
         let width = 1usize << (params.key_bits() - stripe_bits);
         let mut counts = BTreeMap::new();
         for pass in 0..1 << pass_bits {
@@ -272,16 +261,18 @@ mod tests {
             let mut store = |sorter: &mut KeySorter| {
                 let mut out = b"before".to_vec();
                 let sections = sorter.write(&mut out).to_vec();
-                for (stripe, section) in sections.iter().enumerate() {
+                let add = if summed { add_summed } else { add_stripe };
+                for (stripe, section) in sections.iter().enumerate().filter(|(_, section)| section.rows > 0) {
                     let from = 6 + section.offset as usize;
-                    let (records, rest) =
-                        out[from..from + section.bytes as usize].as_chunks::<RECORD_BYTES>();
-                    assert_eq!((records.len(), rest.len()), (section.kmers as usize, 0));
                     told += u64::from(section.rows);
                     delivered += u64::from(section.kmers);
-                    for low in records.iter().map(|record| usize::from(u16::from_le_bytes(*record))) {
-                        assert!(low < width);
-                        *counts.entry((stripe * width + low) as u64).or_default() += 1;
+                    let mut sums = vec![0; width];
+                    let bytes = &out[from..from + section.bytes as usize];
+                    if !bytes.is_empty() {
+                        assert_eq!(add(bytes, &mut sums), Some(section.kmers.into()));
+                    }
+                    for (key, sum) in (stripe * width..).zip(sums).filter(|(_, sum)| *sum > 0) {
+                        *counts.entry(key as u64).or_default() += sum;
                     }
                 }
                 Ok::<(), ()>(())
@@ -322,7 +313,7 @@ mod tests {
             let doubled: Vec<Vec<u8>> = rows.iter().take(3).map(|row| [&row[..], row].concat()).collect();
             rows.extend(doubled);
             let params = Params::new(k, 0).unwrap().with_canonical(canonical);
-            let how = (least_stripe_bits(params) + more, pass_bits, occurrences);
+            let how = (least_stripe_bits(params) + more, pass_bits, occurrences, false);
             prop_assert_eq!(counted(&rows, params, how, piece), naive(&rows, params, occurrences));
         }
 
@@ -337,6 +328,23 @@ mod tests {
         }
     }
 
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 16, ..Default::default() })]
+        #[test]
+        fn sums_are_those_of_the_oracle(
+            rows in rows(b"ACGT", 900), repetitive in prop::collection::vec(prop::sample::select(&b"AAAAAAC"[..]), 90_000..180_000),
+            k in 11..=12u32, canonical: bool, occurrences: bool, more in 0..2u32, pass_bits in 0..2u32,
+        ) {
+            // Of one stripe's keys there are more than its bucket has room for, and of some of them more than a cell can count.
+            let mut all: Vec<Vec<u8>> = repetitive.chunks(100).map(<[u8]>::to_vec).collect();
+            all.extend(rows);
+            all.push(repetitive);
+            let params = Params::new(k, 0).unwrap().with_canonical(canonical);
+            let how = (least_stripe_bits(params) + more, pass_bits, occurrences, true);
+            prop_assert_eq!(counted(&all, params, how, 1 << 24), naive(&all, params, occurrences));
+        }
+    }
+
     #[test]
     fn many_batches_of_one_row_count_each_key_once() {
         let params = Params::new(11, 0).expect("in range");
@@ -344,16 +352,18 @@ mod tests {
             .map(|i| b"ACGT"[(i.wrapping_mul(i ^ 0x9e37_79b9_7f4a_7c15) >> 61) as usize & 3])
             .collect();
         let rows = vec![row, b"ACGTACGTACGTTTGA".to_vec()];
-        assert_eq!(counted(&rows, params, (6, 0, false), 1 << 24), naive(&rows, params, false));
+        let want = naive(&rows, params, false);
+        assert_eq!(counted(&rows, params, (6, 0, false, false), 1 << 24), want);
+        assert_eq!(counted(&rows, params, (6, 0, false, true), 1 << 24), want);
     }
 
     #[test]
     fn what_does_not_suit_is_refused() {
         let params = |k, bits| Params::new(k, bits).expect("in range");
-        assert!(KeySorter::new(params(10, 0), 8, false).is_none());
-        assert!(KeySorter::new(params(13, 0), 12, false).is_none());
-        assert!(KeySorter::new(params(11, 1), 8, false).is_none());
-        assert!(KeySorter::new(params(12, 0), 7, false).is_none());
+        assert!(KeySorter::new(params(10, 0), 8, false, false).is_none());
+        assert!(KeySorter::new(params(13, 0), 12, false, false).is_none());
+        assert!(KeySorter::new(params(11, 1), 8, false, false).is_none());
+        assert!(KeySorter::new(params(12, 0), 7, false, false).is_none());
     }
 
     #[test]

@@ -1,12 +1,22 @@
 //! Keys of up to 32 bits out of packed bases, and into buckets.
 
-use super::copies;
+use super::{copies, prefetch};
 use crate::params::{Params, canonical};
 
 /// [`keys`] takes as many of them at a time.
 pub(crate) const KEYS_AT_A_TIME: usize = 8;
 /// The longest k that [`keys`] takes: eight windows lie in a word, and a key in 32 bits.
 pub(crate) const KEYS_MAX_K: u32 = 16;
+/// Records of a line.
+pub(crate) const LINE: usize = 32;
+
+/// Records on their way to a bucket: a line of the cache, so that all buckets have theirs in the first one.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+pub(crate) struct Line(pub(crate) [u16; LINE]);
+
+/// Cells that are added up in 32 bits.
+const CELLS: usize = 1 << 16;
 
 /// The keys of `out.len()` (a multiple of 8) k-mers from the first base of `packed` on, one base apart, as they are counted.
 ///
@@ -43,13 +53,13 @@ fn keys_as(packed: &[u8], k: u32, out: &mut [u32], taken: impl Fn(u64) -> u64) {
 }
 
 copies! {
-    /// Puts the low bits of every key behind what its bucket has: bucket `key >> low_bits` of the buckets of 2^room_bits records each. Returns the most
-    /// records that a bucket has now, of those that got one.
+    /// Puts the low bits of every key behind what its bucket has: bucket `key >> low_bits` of the buckets of 2^room_bits records each, through its line in
+    /// `lines`, which is written to `records` when the next one begins. Returns the most records that a bucket had then.
     ///
     /// # Panics
     /// When a key is of no bucket, or the last bucket is overfull; the room of others is the caller's to watch.
     pub(crate) fn into_buckets(
-        keys: &[u32], bits: (u32, u32), filled: &mut [u32], records: &mut [[u8; 2]]
+        keys: &[u32], bits: (u32, u32), filled: &mut [u32], lines: &mut [Line], records: &mut [u16]
     ) -> u32 = into_buckets_any
 }
 
@@ -58,15 +68,45 @@ fn into_buckets_any(
     keys: &[u32],
     (low_bits, room_bits): (u32, u32),
     filled: &mut [u32],
-    records: &mut [[u8; 2]],
+    lines: &mut [Line],
+    records: &mut [u16],
 ) -> u32 {
     let (mask, mut most) = ((1u32 << low_bits) - 1, 0);
     for key in keys {
         let bucket = (key >> low_bits) as usize;
-        let at = &mut filled[bucket];
-        records[(bucket << room_bits) + *at as usize] = ((key & mask) as u16).to_le_bytes();
-        *at += 1;
-        most = most.max(*at);
+        let (place, line) = (&mut filled[bucket], &mut lines[bucket].0);
+        let at = *place as usize;
+        // A line is written when the next one begins: its last record would still be on its way into it now.
+        if at % LINE == 0 && at > 0 {
+            let end = (bucket << room_bits) + at;
+            records[end - LINE..end].copy_from_slice(line);
+            prefetch(&records[end]);
+            most = most.max(*place);
+        }
+        line[at % LINE] = (key & mask) as u16;
+        *place += 1;
     }
     most
+}
+
+copies! {
+    /// Adds every cell to its sum. Returns what they come to, or `None` when a sum does not fit.
+    pub(crate) fn add_cells(cells: &[u8], sums: &mut [u32]) -> Option<u64> = add_cells_any
+}
+
+#[inline(always)]
+fn add_cells_any(cells: &[u8], sums: &mut [u32]) -> Option<u64> {
+    let (mut total, mut full) = (0, false);
+    for (cells, sums) in cells.chunks(CELLS).zip(sums.chunks_mut(CELLS)) {
+        let mut here = 0u32;
+        for (cell, sum) in cells.iter().zip(sums) {
+            let cell = u32::from(*cell);
+            *sum = sum.wrapping_add(cell);
+            here += cell;
+            // One question for all cells instead of one for each.
+            full |= *sum < cell;
+        }
+        total += u64::from(here);
+    }
+    (!full).then_some(total)
 }

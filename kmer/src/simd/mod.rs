@@ -11,7 +11,7 @@ mod line;
 mod records;
 mod tile;
 
-pub(crate) use keys::{KEYS_AT_A_TIME, into_buckets, keys};
+pub(crate) use keys::{KEYS_AT_A_TIME, LINE, Line, add_cells, into_buckets, keys};
 pub(crate) use letters::pack_letters;
 pub(crate) use records::{expand, sort_out, write_records};
 pub(crate) use tile::{changes, minimizers, stretches};

@@ -1,0 +1,69 @@
+//! How many blocks a unit has: what a worker claims at a time, and what is lost of its work when it dies.
+
+use crate::memory;
+use kmer::params::Params;
+use kmer_worker::job::Job;
+use relation::BLOCK_SIZE;
+
+/// Blocks of a unit, when there are enough of them.
+const UNIT_BLOCKS: u64 = 512;
+/// The same of text, which has a base in a byte at the most.
+const TEXT_UNIT_BLOCKS: u64 = 2048;
+/// Units that every worker should have at least.
+const LEAST_EACH: u64 = 8;
+/// The same where units are written as sums, which are the less the larger units are.
+const LEAST_SUMMED: u64 = 4;
+/// More units are not needed, so where units are sums the segment does not grow with the input any more.
+const MOST_SUMMED: u64 = 32;
+/// A unit of sums has so many k-mers for each key there can be: a quarter of what they would take as records.
+const KMERS_A_KEY: u64 = 2;
+/// But no more than so many times as many, lest too much is lost with a worker.
+const MOST_TIMES: u64 = 16;
+
+/// Blocks of a unit of `job`.
+pub fn blocks(job: &Job, toast_bytes: u64, workers: u16) -> u64 {
+    let heap_bytes = job.total_bytes();
+    let most = if job.text_bytes() > 0 { TEXT_UNIT_BLOCKS } else { UNIT_BLOCKS };
+    // Blocks that lead to much TOAST, or are whole files, are more work, and every worker should have several units.
+    let whole = job.total_blocks() * BLOCK_SIZE as u64;
+    let by_toast =
+        (u128::from(most) * u128::from(whole) / u128::from(heap_bytes + toast_bytes).max(1)) as u64;
+    let by_workers = job.total_blocks() / (u64::from(workers.max(1)) * LEAST_EACH);
+    most.min(by_toast).min(by_workers)
+}
+
+/// Blocks of a unit when all units of a relation of so many `blocks` and `kmers`, whose keys are sorted, are better written as their sums; `None` when they
+/// are not. That takes large units, and memory of each worker's own.
+pub fn summed(blocks: u64, kmers: u64, params: Params, memory: Option<u64>, workers: u16) -> Option<u64> {
+    let private = memory::private(workers, Some(params));
+    let workers = u64::from(workers.max(1));
+    let small = kmers / (KMERS_A_KEY << params.key_bits());
+    if memory.is_some_and(|memory| private > memory / 4 * 3) || small < LEAST_SUMMED * workers || blocks < small {
+        return None;
+    }
+    let units = small.min(MOST_SUMMED * workers).max(small / MOST_TIMES);
+    // As many for one worker as for the other.
+    Some(blocks.div_ceil(units / workers * workers))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_relations_of_short_keys_are_summed() {
+        let params = Params::new(12, 0).expect("in range");
+        let units = |blocks: u64, workers, memory| {
+            let unit = summed(blocks, blocks * 14_000, params, memory, workers)?;
+            Some((blocks.div_ceil(unit), unit))
+        };
+        assert_eq!(units(40_000, 2, None), Some((16, 2500)));
+        assert_eq!(units(40_000, 4, None), Some((16, 2500)));
+        assert_eq!(units(40_000, 0, None), Some((16, 2500)));
+        assert_eq!(units(40_000, 5, None), None, "units would be few");
+        assert_eq!(units(40_000, 2, Some(128 << 20)), None, "there is not the memory");
+        assert_eq!(units(40_000, 2, Some(256 << 20)), Some((16, 2500)));
+        assert_eq!(units(400_000, 2, None), Some((64, 6250)));
+        assert_eq!(units(40_000_000, 2, None).map(|(units, _)| units), Some(1042));
+    }
+}
