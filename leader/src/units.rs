@@ -38,7 +38,10 @@ pub fn summed(blocks: u64, kmers: u64, params: Params, memory: Option<u64>, work
     let private = memory::private(workers, Some(params));
     let workers = u64::from(workers.max(1));
     let small = kmers / (KMERS_A_KEY << params.key_bits());
-    if memory.is_some_and(|memory| private > memory / 4 * 3) || small < LEAST_SUMMED * workers || blocks < small {
+    if memory.is_some_and(|memory| private > memory / 4 * 3)
+        || small < LEAST_SUMMED * workers
+        || blocks < small
+    {
         return None;
     }
     let units = small.min(MOST_SUMMED * workers).max(small / MOST_TIMES);

@@ -1,7 +1,7 @@
 //! Keys on their way to their stripe: a bucket of records for each, of the same room.
 
-use super::CHUNK;
-use crate::simd::{self, LINE, Line};
+use super::{CHUNK, RECORD_BYTES};
+use crate::simd;
 use crate::superkmer::Share;
 
 /// The least room of a bucket: what one chunk can bring, twice.
@@ -13,8 +13,6 @@ pub(super) struct Buckets {
     low_bits: u32,
     room_bits: u32,
     records: Vec<u16>,
-    /// The last records of each, as many as are behind its last whole line.
-    lines: Vec<Line>,
     /// Records in each.
     filled: Vec<u32>,
     /// Keys of another pass, which are counted and not kept.
@@ -24,14 +22,15 @@ pub(super) struct Buckets {
 }
 
 impl Buckets {
-    /// Buckets for `2^stripe_bits` stripes of `2^low_bits` keys, with room for `room` records (a power of two) all together, or a little more.
-    pub(super) fn new(stripe_bits: u32, low_bits: u32, room: usize) -> Self {
-        let room = (room >> stripe_bits).max(LEAST_ROOM);
+    /// Buckets for `2^stripe_bits` stripes of `2^low_bits` keys, which take `bytes` (a power of two) all together, or a little more.
+    pub(super) fn new(stripe_bits: u32, low_bits: u32, bytes: usize) -> Self {
+        let room = (bytes / RECORD_BYTES >> stripe_bits).max(LEAST_ROOM);
         let (records, none) = (vec![0; room << stripe_bits], vec![0; 1 << stripe_bits]);
-        let (lines, filled, passed_over) = (vec![Line([0; LINE]); none.len()], none.clone(), none);
-        Self { low_bits, room_bits: room.ilog2(), records, lines, filled, passed_over, is_full: false }
+        let (filled, passed_over) = (none.clone(), none);
+        Self { low_bits, room_bits: room.ilog2(), records, filled, passed_over, is_full: false }
     }
 
+    /// Forgets all records.
     pub(super) fn clear(&mut self) {
         self.filled.fill(0);
         self.passed_over.fill(0);
@@ -49,12 +48,9 @@ impl Buckets {
     }
 
     /// The records of `stripe`.
-    pub(super) fn of(&mut self, stripe: usize) -> &[u16] {
-        let (from, filled) = (stripe << self.room_bits, self.filled[stripe] as usize);
-        let records = &mut self.records[from..from + filled];
-        let whole = filled.saturating_sub(1) / LINE * LINE;
-        records[whole..].copy_from_slice(&self.lines[stripe].0[..filled - whole]);
-        records
+    pub(super) fn of(&self, stripe: usize) -> &[u16] {
+        let from = stripe << self.room_bits;
+        &self.records[from..from + self.filled[stripe] as usize]
     }
 
     /// Keys of `stripe` that were passed over.
@@ -78,15 +74,14 @@ impl Buckets {
     /// Puts every key, of a chunk at most, into its bucket. There is room: it was not full.
     pub(super) fn put(&mut self, keys: &[u32]) {
         let bits = (self.low_bits, self.room_bits);
-        let most = simd::into_buckets(keys, bits, &mut self.filled, &mut self.lines, &mut self.records);
-        // Up to a line less are there that were not told.
-        self.is_full |= most as usize + LINE + CHUNK > 1 << self.room_bits;
+        let most = simd::into_buckets(keys, bits, &mut self.filled, &mut self.records);
+        self.is_full |= most as usize + CHUNK > 1 << self.room_bits;
     }
 
     /// Gives the records of every full bucket to `take`, with its stripe, and empties it.
     pub(super) fn empty_full(&mut self, mut take: impl FnMut(usize, &[u16])) {
         for stripe in 0..self.filled.len() {
-            if self.filled[stripe] as usize + LINE + CHUNK > 1 << self.room_bits {
+            if self.filled[stripe] as usize + CHUNK > 1 << self.room_bits {
                 take(stripe, self.of(stripe));
                 self.filled[stripe] = 0;
             }

@@ -36,10 +36,10 @@ pub const RECORD_BYTES: usize = 2;
 
 /// k-mers that are extracted at a time.
 const CHUNK: usize = 512;
-/// Records that buckets have room for, all together.
-const ROOM: usize = 1 << 21;
+/// Bytes of buckets, all together.
+const ROOM: usize = 1 << 22;
 /// The same where they are summed: the more, the less often a stripe's cells are fetched.
-const SUMMED_ROOM: usize = 1 << 23;
+const SUMMED_ROOM: usize = 1 << 24;
 /// k-mers after which sums are written even if the unit goes on: a section's number of them has 32 bits.
 const MOST_SUMMED: u64 = 1 << 28;
 
@@ -56,7 +56,7 @@ pub const fn least_stripe_bits(params: Params) -> u32 {
 
 /// Bytes of memory that a sorter of sums has, and what it writes at a time.
 pub const fn summed_bytes(params: Params) -> u64 {
-    (RECORD_BYTES * SUMMED_ROOM) as u64 + 2 * (1 << params.key_bits())
+    SUMMED_ROOM as u64 + 2 * (1 << params.key_bits())
 }
 
 /// Sorts; keeps its memory from batch to batch.
@@ -183,19 +183,19 @@ impl KeySorter {
         let Self { buckets, sums, sections, .. } = self;
         for (stripe, section) in sections.iter_mut().enumerate() {
             let (records, at) = (buckets.of(stripe), out.len());
-            let mut kmers = records.len() as u32;
-            match sums {
+            let kmers = match sums {
                 Some(sums) => {
                     sums.add(stripe, records);
-                    kmers = sums.counted(stripe);
-                    sums.take(stripe, out);
+                    sums.take(stripe, out)
                 }
-                None => out.extend(records.iter().flat_map(|record| record.to_le_bytes())),
-            }
+                None => {
+                    out.extend(records.iter().flat_map(|record| record.to_le_bytes()));
+                    records.len() as u32
+                }
+            };
             // A key is in no more rows than there are records, in this pass or another.
             let rows = kmers.saturating_add(buckets.passed_over(stripe));
-            *section =
-                Section { offset: (at - from) as u32, bytes: (out.len() - at) as u32, kmers, rows };
+            *section = Section { offset: (at - from) as u32, bytes: (out.len() - at) as u32, kmers, rows };
         }
         self.buckets.clear();
         self.taken = 0;

@@ -1,20 +1,14 @@
 //! Keys of up to 32 bits out of packed bases, and into buckets.
 
-use super::{copies, prefetch};
+use super::{copies, prefetch_behind};
 use crate::params::{Params, canonical};
 
 /// [`keys`] takes as many of them at a time.
 pub(crate) const KEYS_AT_A_TIME: usize = 8;
 /// The longest k that [`keys`] takes: eight windows lie in a word, and a key in 32 bits.
 pub(crate) const KEYS_MAX_K: u32 = 16;
-/// Records of a line.
-pub(crate) const LINE: usize = 32;
-
-/// Records on their way to a bucket: a line of the cache, so that all buckets have theirs in the first one.
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-pub(crate) struct Line(pub(crate) [u16; LINE]);
-
+/// Bytes of a line of the cache.
+const LINE: usize = 64;
 /// Cells that are added up in 32 bits.
 const CELLS: usize = 1 << 16;
 
@@ -53,13 +47,13 @@ fn keys_as(packed: &[u8], k: u32, out: &mut [u32], taken: impl Fn(u64) -> u64) {
 }
 
 copies! {
-    /// Puts the low bits of every key behind what its bucket has: bucket `key >> low_bits` of the buckets of 2^room_bits records each, through its line in
-    /// `lines`, which is written to `records` when the next one begins. Returns the most records that a bucket had then.
+    /// Puts the low bits of every key behind what its bucket has: bucket `key >> low_bits` of the buckets of 2^room_bits records each. Returns the most
+    /// records that a bucket has now, of those that got one.
     ///
     /// # Panics
     /// When a key is of no bucket, or the last bucket is overfull; the room of others is the caller's to watch.
     pub(crate) fn into_buckets(
-        keys: &[u32], bits: (u32, u32), filled: &mut [u32], lines: &mut [Line], records: &mut [u16]
+        keys: &[u32], bits: (u32, u32), filled: &mut [u32], records: &mut [u16]
     ) -> u32 = into_buckets_any
 }
 
@@ -68,23 +62,18 @@ fn into_buckets_any(
     keys: &[u32],
     (low_bits, room_bits): (u32, u32),
     filled: &mut [u32],
-    lines: &mut [Line],
     records: &mut [u16],
 ) -> u32 {
     let (mask, mut most) = ((1u32 << low_bits) - 1, 0);
     for key in keys {
         let bucket = (key >> low_bits) as usize;
-        let (place, line) = (&mut filled[bucket], &mut lines[bucket].0);
-        let at = *place as usize;
-        // A line is written when the next one begins: its last record would still be on its way into it now.
-        if at % LINE == 0 && at > 0 {
-            let end = (bucket << room_bits) + at;
-            records[end - LINE..end].copy_from_slice(line);
-            prefetch(&records[end]);
-            most = most.max(*place);
-        }
-        line[at % LINE] = (key & mask) as u16;
-        *place += 1;
+        let at = &mut filled[bucket];
+        let place = &mut records[(bucket << room_bits) + *at as usize];
+        *place = (key & mask) as u16;
+        // All buckets together are larger than a core's caches, and a bucket's next line is needed soon.
+        prefetch_behind(place, LINE);
+        *at += 1;
+        most = most.max(*at);
     }
     most
 }

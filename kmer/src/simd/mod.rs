@@ -11,7 +11,7 @@ mod line;
 mod records;
 mod tile;
 
-pub(crate) use keys::{KEYS_AT_A_TIME, LINE, Line, add_cells, into_buckets, keys};
+pub(crate) use keys::{KEYS_AT_A_TIME, add_cells, into_buckets, keys};
 pub(crate) use letters::pack_letters;
 pub(crate) use records::{expand, sort_out, write_records};
 pub(crate) use tile::{changes, minimizers, stretches};
@@ -49,18 +49,23 @@ pub(crate) fn name() -> &'static str {
 /// Asks for the cache line in which `what` begins.
 #[inline(always)]
 pub(crate) fn prefetch<T>(what: &T) {
+    prefetch_behind(what, 0);
+}
+
+/// Asks for the cache line so many bytes behind where `what` begins, if there is one.
+#[inline(always)]
+pub(crate) fn prefetch_behind<T>(what: &T, bytes: usize) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     {
+        let place = std::ptr::from_ref(what).cast::<i8>().wrapping_add(bytes);
         #[allow(unsafe_code, reason = "the corner for SIMD")]
         // SAFETY: prefetching changes nothing and cannot fault, whatever the address.
         unsafe {
-            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(
-                std::ptr::from_ref(what).cast(),
-            );
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(place);
         }
     }
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    let _ = what;
+    let _ = (what, bytes);
 }
 
 /// Makes a function that runs the best copy of another one for the processor: `any`, inlined into functions that are compiled for more of it.
