@@ -19,36 +19,45 @@ pub const MAX_KEY_BITS: u32 = 20;
 /// k-mers that are extracted at a time.
 const CHUNK: usize = 512;
 
-/// A key's row count in the high half, the row that had it last in the low half: one load and one store for each k-mer.
+/// Rows that cells tell apart; then all are moved to the sums.
+const STAMPS: u32 = u16::MAX as u32;
+
+/// In how many of the last rows a key was in the high half, the stamp of the row that had it last in the low half: one load and one store for each
+/// k-mer, and half as many lines of the cache as two numbers of 32 bits take.
 #[derive(Clone, Copy, Default)]
-struct Cell(u64);
+struct Cell(u32);
 
 impl Cell {
     #[inline(always)]
     fn rows(self) -> u32 {
-        (self.0 >> 32) as u32
+        self.0 >> 16
     }
 
     #[inline(always)]
     fn last_row(self) -> u32 {
-        self.0 as u32
+        self.0 & 0xffff
     }
 
-    /// Counts `row`, unless it was the last one.
+    /// Counts the row with this stamp, unless it was the last one.
     #[inline(always)]
-    fn count(&mut self, row: u32) {
-        let (rows, new) = (self.0 >> 32, u64::from(self.last_row() != row));
-        self.0 = (rows + new) << 32 | u64::from(row);
+    fn count(&mut self, stamp: u32) {
+        let new = u32::from(self.last_row() != stamp);
+        self.0 = (self.rows() + new) << 16 | stamp;
     }
 }
 
-/// Row counts of a unit, a cell for each key.
+/// Row counts of a unit, for each key.
 pub struct DirectCounter {
     params: Params,
     cells: Vec<Cell>,
+    /// What was moved out of the cells, or every occurrence.
+    sums: Vec<u32>,
     nth: Vec<u32>,
     kmers: u64,
     occurrences: bool,
+    /// The row at hand, and its stamp, which is above 0.
+    row: u32,
+    stamp: u32,
 }
 
 impl DirectCounter {
@@ -58,13 +67,16 @@ impl DirectCounter {
             return None;
         }
         let nth = if params.occur_bitlen() > 0 { vec![0; 1 << (2 * params.k())] } else { Vec::new() };
-        let cells = vec![Cell::default(); 1 << params.key_bits()];
-        Some(Self { params, cells, nth, kmers: 0, occurrences })
+        let (cells, sums) = (vec![Cell::default(); 1 << params.key_bits()], vec![0; 1 << params.key_bits()]);
+        Some(Self { params, cells, sums, nth, kmers: 0, occurrences, row: 0, stamp: 0 })
     }
 
     /// Counts the runs of `bases`. Row numbers start above 0 and are not used again before [`DirectCounter::take`].
     pub fn add(&mut self, bases: &Bases) {
         for run in bases.runs() {
+            if run.row != self.row {
+                self.begin(run.row);
+            }
             let kmers = (run.len - self.params.k() + 1) as usize;
             self.kmers += kmers as u64;
             for first in (0..kmers).step_by(CHUNK) {
@@ -72,30 +84,46 @@ impl DirectCounter {
                 let mut keys = [0; CHUNK];
                 let whole = count.next_multiple_of(simd::KEYS_AT_A_TIME);
                 simd::keys(&bases.packed()[byte..], self.params, &mut keys[..whole]);
-                self.count(&keys[..count], run.row);
+                self.count(&keys[..count]);
             }
         }
     }
 
-    fn count(&mut self, kmers: &[u32], row: u32) {
+    /// Gives row `row` a stamp that no cell has.
+    fn begin(&mut self, row: u32) {
+        if self.stamp == STAMPS {
+            self.move_cells();
+        }
+        (self.row, self.stamp) = (row, self.stamp + 1);
+    }
+
+    /// Adds what the cells have to the sums.
+    fn move_cells(&mut self) {
+        for (sum, cell) in self.sums.iter_mut().zip(&mut self.cells) {
+            *sum += std::mem::take(cell).rows();
+        }
+        self.stamp = 0;
+    }
+
+    fn count(&mut self, kmers: &[u32]) {
         if self.params.occur_bitlen() > 0 {
-            kmers.iter().for_each(|kmer| self.add_nth((*kmer).into(), row));
+            kmers.iter().for_each(|kmer| self.add_nth(*kmer));
         } else if self.occurrences {
-            kmers.iter().for_each(|kmer| self.cells[*kmer as usize].0 += 1 << 32);
+            kmers.iter().for_each(|kmer| self.sums[*kmer as usize] += 1);
         } else {
-            kmers.iter().for_each(|kmer| self.cells[*kmer as usize].count(row));
+            kmers.iter().for_each(|kmer| self.cells[*kmer as usize].count(self.stamp));
         }
     }
 
-    fn add_nth(&mut self, kmer: u64, row: u32) {
+    fn add_nth(&mut self, kmer: u32) {
         let bits = self.params.occur_bitlen();
         let first = (kmer << bits) as usize;
         let seen = &mut self.nth[kmer as usize];
-        if self.cells[first].last_row() != row {
+        if self.cells[first].last_row() != self.stamp {
             *seen = 0;
         }
         if *seen < 1 << bits {
-            self.cells[first + *seen as usize].count(row);
+            self.cells[first + *seen as usize].count(self.stamp);
             *seen += 1;
         }
     }
@@ -107,11 +135,13 @@ impl DirectCounter {
     pub fn write_stripe(&self, stripe: usize, stripe_bits: u32, out: &mut Vec<u8>) -> (u64, u64) {
         let width = 1usize << (self.params.key_bits() - stripe_bits);
         let (mut next, mut keys, mut sum) = (0, 0, 0);
-        for (place, cell) in self.cells[stripe * width..(stripe + 1) * width].iter().enumerate() {
-            if cell.rows() > 0 {
+        let here = stripe * width..(stripe + 1) * width;
+        for (place, (cell, moved)) in self.cells[here.clone()].iter().zip(&self.sums[here]).enumerate() {
+            let rows = moved + cell.rows();
+            if rows > 0 {
                 write_number((place - next) as u32, out);
-                write_number(cell.rows(), out);
-                (next, keys, sum) = (place + 1, keys + 1, sum + u64::from(cell.rows()));
+                write_number(rows, out);
+                (next, keys, sum) = (place + 1, keys + 1, sum + u64::from(rows));
             }
         }
         (keys, sum)
@@ -130,6 +160,8 @@ impl DirectCounter {
     /// k-mers counted since the last call, repeats in a row included; empties the counter.
     pub fn take(&mut self) -> u64 {
         self.cells.fill(Cell::default());
+        self.sums.fill(0);
+        (self.row, self.stamp) = (0, 0);
         std::mem::take(&mut self.kmers)
     }
 }
@@ -227,5 +259,25 @@ mod tests {
         fn damaged_records_never_leave_the_stripe(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             let _ = add_stripe(&bytes, &mut [0; 16]);
         }
+    }
+
+    #[test]
+    fn a_unit_may_have_more_rows_than_there_are_stamps() {
+        let (params, row) = (Params::new(4, 1).expect("in range"), b"ACGTACGTTT");
+        let (packed, rows) = (pack_dna2(row).expect("ACGT"), 2 * STAMPS + 7);
+        let mut counter = DirectCounter::new(params, false).expect("in range");
+        for first in (1..=rows).step_by(1 << 15) {
+            let mut bases = Bases::new(params);
+            (first..=rows)
+                .take(1 << 15)
+                .for_each(|number| bases.push_dna2(number, row.len() as u64, &packed, 0));
+            counter.add(&bases);
+        }
+        let (mut out, mut sums) = (Vec::new(), vec![0; 1 << params.key_bits()]);
+        counter.write_stripe(0, 0, &mut out);
+        let found = add_stripe(&out, &mut sums);
+        let want = naive(&[row.to_vec()], 4, 1);
+        assert_eq!(found, Some(want.len() as u64 * u64::from(rows)));
+        assert!(want.iter().all(|(key, _)| sums[*key as usize] == rows));
     }
 }

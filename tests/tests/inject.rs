@@ -43,6 +43,7 @@ const SCENARIOS: &[Scenario] = &[
     plain("two workers", "-j 2"),
     plain("the leader alone", "-j 0"),
     plain("counted directly", "-j 2 -k 6"),
+    plain("summed", "-j 2 -k 11 --summed"),
     plain("a worker dies in the scan", "-j 2 --inject scan.stored:worker=0:kill"),
     plain("a worker dies in the drain", "-j 2 --inject drain.stored:worker=0:kill"),
     plain("pinned", "-j 2 --pin t-inject --replace"),
@@ -74,14 +75,16 @@ fn relation() -> &'static Small {
     RELATION.get_or_init(|| Small::new(40, 300))
 }
 
-/// The result without faults, for k of 21 and of 6.
+/// The lengths that scenarios count.
+const KS: [&str; 3] = ["21", "6", "11"];
+
+/// The result without faults.
 fn reference(k: &str) -> &'static [u8] {
-    static REFERENCE: OnceLock<[Vec<u8>; 2]> = OnceLock::new();
+    static REFERENCE: OnceLock<[Vec<u8>; KS.len()]> = OnceLock::new();
     let made = REFERENCE.get_or_init(|| {
-        ["21", "6"]
-            .map(|k| leader().words("--all -j 1 -k").arg(k).arg(relation().path()).run().exits(0).stdout)
+        KS.map(|k| leader().words("--all -j 1 -k").arg(k).arg(relation().path()).run().exits(0).stdout)
     });
-    &made[usize::from(k == "6")]
+    &made[KS.iter().position(|known| *known == k).expect("known")]
 }
 
 /// The rows as a packed sequence file.
@@ -111,6 +114,11 @@ impl Scenario {
         self.options.contains("--resumable")
     }
 
+    fn k(&self) -> &'static str {
+        let mut words = self.options.split(' ').skip_while(|word| *word != "-k");
+        words.nth(1).unwrap_or("21")
+    }
+
     fn is_stream(&self) -> bool {
         self.name.starts_with("a stream")
     }
@@ -119,11 +127,11 @@ impl Scenario {
         if self.is_stream() {
             return stream_reference();
         }
-        reference(if self.options.contains("-k 6") { "6" } else { "21" })
+        reference(self.k())
     }
 
     fn args(&self, more: &str) -> Vec<String> {
-        let k = if self.options.contains("-k 6") { "" } else { "-k 21" };
+        let k = if self.options.contains("-k ") { "" } else { "-k 21" };
         let two = if self.options.contains("-j 2") { SLOW_SECOND } else { "" };
         let more = if self.is_resumable() { more.replace("--resumable", "") } else { more.into() };
         let words = format!(

@@ -72,6 +72,7 @@ fn any_number_of_workers_goes_on_with_a_run() {
         (packed(&dir), "-k 21 --all", [(2, 1), (2, 3), (1, 4)]),
         (long, "-k 31 --all", [(2, 1), (4, 2), (1, 2)]),
         (relation().path(), "-k 11 --all", [(1, 4), (4, 1), (3, 0)]),
+        (relation().path(), "-k 11 --all --summed", [(1, 4), (4, 1), (3, 0)]),
     ] {
         let peace = run(dir.path(), &words(&format!("-q {options} -o peace -j 2"), &path), |_| ());
         assert_eq!(peace.code(), Some(0), "{}", peace.told);

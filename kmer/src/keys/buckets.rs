@@ -24,7 +24,7 @@ pub(super) struct Buckets {
 impl Buckets {
     /// Buckets for `2^stripe_bits` stripes of `2^low_bits` keys, which take `bytes` (a power of two) all together, or a little more.
     pub(super) fn new(stripe_bits: u32, low_bits: u32, bytes: usize) -> Self {
-        let room = (bytes / RECORD_BYTES >> stripe_bits).max(LEAST_ROOM);
+        let room = ((bytes / RECORD_BYTES) >> stripe_bits).max(LEAST_ROOM);
         let (records, none) = (vec![0; room << stripe_bits], vec![0; 1 << stripe_bits]);
         let (filled, passed_over) = (none.clone(), none);
         Self { low_bits, room_bits: room.ilog2(), records, filled, passed_over, is_full: false }

@@ -106,13 +106,22 @@ impl Row {
     }
 
     fn filter_short(&mut self, count: usize) -> usize {
-        let (mut suspects, mut found) = ([0u16; SHORT + 1], 0);
         let (row, keys) = (self.len, &mut self.keys[..self.len + count]);
-        for (at, key) in (0u16..).zip(&keys[row..]) {
+        let (mut hits, mut suspects, mut found) = ([false; SHORT], [0u16; SHORT], 0);
+        for (hit, key) in hits.iter_mut().zip(&keys[row..]) {
             let stamp = &mut self.stamps[*key as usize % STAMPS];
-            suspects[found] = at;
-            found += usize::from(*stamp == self.stamp);
+            *hit = *stamp == self.stamp;
             *stamp = self.stamp;
+        }
+        // Eight are asked at once: few are any.
+        let (eights, _) = hits[..count.next_multiple_of(8)].as_chunks::<8>();
+        for (first, eight) in (0u16..).step_by(8).zip(eights) {
+            let mut bits = u64::from_le_bytes(eight.map(u8::from));
+            while bits != 0 {
+                suspects[found] = first + (bits.trailing_zeros() / 8) as u16;
+                found += 1;
+                bits &= bits - 1;
+            }
         }
         let mut repeats = 0;
         for suspect in 0..found {
