@@ -279,5 +279,7 @@ mod tests {
         let want = naive(&[row.to_vec()], 4, 1);
         assert_eq!(found, Some(want.len() as u64 * u64::from(rows)));
         assert!(want.iter().all(|(key, _)| sums[*key as usize] == rows));
+        assert_eq!(counter.take(), 7 * u64::from(rows));
+        assert_eq!(counter.write_stripe(0, 0, &mut out), (0, 0), "nothing is left for the next unit");
     }
 }

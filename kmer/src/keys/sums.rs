@@ -121,23 +121,25 @@ mod tests {
         fn sums_are_the_counts_of_their_records(
             batches in prop::collection::vec((0..4usize, prop::collection::vec(0..8u16, 0..900)), 0..8),
         ) {
-            let (mut sums, mut want) = (Sums::new(2, 3), [[0u32; 8]; 4]);
-            for (stripe, lows) in &batches {
-                sums.add(*stripe, lows);
-                lows.iter().for_each(|low| want[*stripe][usize::from(*low)] += 1);
-            }
-            let mut found = [[0u32; 8]; 4];
-            for again in 1..=2 {
-                for (stripe, found) in found.iter_mut().enumerate() {
-                    let mut section = Vec::new();
-                    sums.take(stripe, &mut section);
-                    // Of what was taken nothing is left.
-                    prop_assert!(again == 1 || section.is_empty());
-                    let whole = if section.is_empty() { &[0; 8] } else { &section[..] };
-                    let counted = add_summed(whole, found);
-                    prop_assert_eq!(counted, Some(if again == 1 { want[stripe].iter().map(|n| u64::from(*n)).sum() } else { 0 }));
+            let mut sums = Sums::new(2, 3);
+            // Of the first round nothing is left for the second.
+            for _ in 0..2 {
+                let mut want = [[0u32; 8]; 4];
+                for (stripe, lows) in &batches {
+                    sums.add(*stripe, lows);
+                    lows.iter().for_each(|low| want[*stripe][usize::from(*low)] += 1);
                 }
-                prop_assert_eq!(found, want);
+                for (stripe, want) in want.iter().enumerate() {
+                    let (mut section, mut found) = (Vec::new(), [0; 8]);
+                    let counted = sums.take(stripe, &mut section);
+                    prop_assert_eq!(counted, want.iter().sum::<u32>());
+                    if !section.is_empty() {
+                        prop_assert_eq!(add_summed(&section, &mut found), Some(counted.into()));
+                        let more = section[8..].as_chunks::<MORE_BYTES>().0;
+                        prop_assert!(more.is_sorted_by(|one, next| one[0] < next[0]), "each key once, in their order");
+                    }
+                    prop_assert_eq!(&found, want);
+                }
             }
             prop_assert!(sums.is_empty());
         }
