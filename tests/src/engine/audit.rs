@@ -3,6 +3,7 @@
 use super::{MARK, PATIENCE};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use shm_layout::takeover::{self, Listed, State};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
@@ -41,7 +42,7 @@ impl Audit {
         let shm = shm_entries();
         let segments = suspects
             .iter()
-            .filter(|name| shm.contains(*name))
+            .filter(|name| shm.contains(*name) && !self.is_anothers(&name.to_string_lossy()))
             .map(|name| format!("/dev/shm/{}", name.display()));
         let processes = self.marked().into_iter().map(|pid| format!("process {pid}"));
         let files = fs::read_dir(self.dir())
@@ -51,6 +52,13 @@ impl Audit {
             .filter(|entry| !self.kept.contains(&entry.file_name()))
             .map(|entry| format!("file {}", entry.path().display()));
         segments.chain(processes).chain(files).collect()
+    }
+
+    /// Another test's run, which goes on: its leader lives and does not bear this mark.
+    fn is_anothers(&self, name: &str) -> bool {
+        let Ok(Listed { state: State::Running, leader, .. }) = takeover::look(name) else { return false };
+        let leader = Pid::from_raw(leader as i32);
+        kill(leader, None).is_ok() && !bears(leader, &format!("{MARK}={}", self.mark))
     }
 
     fn marked(&self) -> Vec<Pid> {
