@@ -1,6 +1,9 @@
-//! The oracles judged by one another: the plain count in Rust, KMC, and a query of the server. The engine has no part in this.
+//! The oracles judged by one another: the plain count in Rust, KMC, and a query of the server. The engine has no part in this. And the audit of what runs
+//! leave.
 
 use kmer_tests::data::{self, Rng};
+use kmer_tests::engine::leader;
+use kmer_tests::fault::Small;
 use kmer_tests::kmc;
 use kmer_tests::oracle::{self, Dna, Params};
 use kmer_tests::output::differences;
@@ -92,4 +95,20 @@ fn a_snapshot_has_settled_hint_bits_and_all_pages() {
          WHERE lp_flags = 1 AND (t_infomask & 768 = 0 OR (t_infomask & 256 <> 0 AND t_xmax <> 0 AND t_infomask & 3072 = 0));",
     );
     assert_eq!(undecided, 0);
+}
+
+/// What another test's run has in shared memory meanwhile is nothing that a run left behind.
+#[test]
+fn a_run_is_not_taken_for_what_another_one_left() {
+    let case = Small::new(40, 300);
+    let slow = |delay: u32| {
+        let words =
+            format!("--all -k 21 -j 0 --unit-blocks 1 --inject scan.block:leader:nth=all:delay={delay}");
+        leader().words(&words).arg(case.path()).spawn()
+    };
+    let first = slow(300);
+    let mut second = slow(3000);
+    let _ = first.wait().exits(0);
+    assert!(!second.has_ended(), "it waited for the second");
+    let _ = second.wait().exits(0);
 }
