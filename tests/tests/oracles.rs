@@ -8,6 +8,8 @@ use kmer_tests::kmc;
 use kmer_tests::oracle::{self, Dna, Params};
 use kmer_tests::output::differences;
 use kmer_tests::server::Server;
+use nix::unistd::Pid;
+use shm_layout::takeover::{self, Listed};
 
 #[test]
 fn the_plain_oracle_and_kmc_agree() {
@@ -107,8 +109,10 @@ fn a_run_is_not_taken_for_what_another_one_left() {
         leader().words(&words).arg(case.path()).spawn()
     };
     let first = slow(300);
-    let mut second = slow(3000);
+    let second = slow(1500);
     let _ = first.wait().exits(0);
-    assert!(!second.has_ended(), "it waited for the second");
+    let there = takeover::list(None).expect("a list");
+    let is_second = |listed: &Listed| Pid::from_raw(listed.leader as i32) == second.pid();
+    assert!(there.iter().any(is_second), "it waited until the second had gone");
     let _ = second.wait().exits(0);
 }
