@@ -169,9 +169,10 @@ impl Splitter {
         self.left_out
     }
 
-    /// Cuts the runs of `bases` and writes their records behind what `out` has, sorted by stripe. The sections, one a stripe, say where; their
-    /// offsets count from the old end of `out`.
-    pub fn split(&mut self, bases: &Bases, out: &mut Vec<u8>) -> &[Section] {
+    /// Cuts the runs of `bases` and writes their records to `out` from byte `from` on, sorted by stripe. The sections, one a stripe, say where; their
+    /// offsets count from there. `out` grows if it has to; what it has behind the last section is of no meaning: to clear it, only to write over
+    /// it, would take time.
+    pub fn split(&mut self, bases: &Bases, out: &mut Vec<u8>, from: usize) -> &[Section] {
         self.found = 0;
         let before = self.left_out.part;
         self.cut(bases);
@@ -183,11 +184,13 @@ impl Splitter {
             self.left_out.pass +=
                 (all as u64).wrapping_sub(self.left_out.part - before).wrapping_sub(written);
         }
-        let from = out.len();
-        out.resize(from + total as usize, 0);
+        let end = from + total as usize;
+        if out.len() < end {
+            out.resize(end, 0);
+        }
         // Second pass: every record to its place.
         let (pieces, packed) = (&self.pieces[..self.found], bases.packed());
-        let (cursors, out) = (&mut self.cursors[..], &mut out[from..]);
+        let (cursors, out) = (&mut self.cursors[..], &mut out[from..end]);
         match self.width {
             Width::Narrow => simd::write_records::<Narrow>(pieces, packed, self.k, cursors, out),
             Width::Middle => simd::write_records::<Middle>(pieces, packed, self.k, cursors, out),
@@ -385,7 +388,7 @@ mod tests {
                 );
             }
             let mut out = vec![1, 2, 3];
-            let sections = splitter.split(&bases, &mut out).to_vec();
+            let sections = splitter.split(&bases, &mut out, 3).to_vec();
             for (stripe, section) in sections.iter().enumerate() {
                 let from = 3 + section.offset as usize;
                 let records = &out[from..from + section.bytes as usize];
@@ -451,8 +454,9 @@ mod tests {
             let mut splitter = Splitter::new(Dealer::new(params, 5, 3), 5);
             let mut split = |share| {
                 splitter.begin_unit(share);
-                let mut out = Vec::new();
-                let sections = splitter.split(&bases, &mut out).to_vec();
+                // Of earlier use, and too short.
+                let mut out = vec![0xff; 100];
+                let sections = splitter.split(&bases, &mut out, 0).to_vec();
                 let records = sections.iter().map(|s| out[s.offset as usize..][..s.bytes as usize].to_vec()).collect::<Vec<_>>();
                 (sections, records, splitter.left_out())
             };

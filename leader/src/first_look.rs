@@ -113,7 +113,7 @@ fn highest_share(job: &Job) -> Option<f64> {
     }
     let dealer = Dealer::new(params, job.stripe_bits, job.seed);
     let mut splitter = Splitter::new(dealer, job.stripe_bits);
-    let sections = splitter.split(&sample.bases, &mut Vec::new()).iter();
+    let sections = splitter.split(&sample.bases, &mut Vec::new(), 0).iter();
     let most = sections.map(|section| section.rows).max()?;
     (u64::from(sample.rows) >= LEAST_ROWS).then(|| f64::from(most) / f64::from(sample.rows))
 }

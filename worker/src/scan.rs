@@ -210,10 +210,9 @@ impl Sorter {
     fn store_super_kmers(&mut self) -> Result<(), WorkError> {
         let Method::SuperKmers(splitter) = &mut self.method else { return Ok(()) };
         let index = index_bytes(1 << self.stripe_bits);
-        self.batch.clear();
-        self.batch.resize(index, 0);
-        let sections = splitter.split(&self.bases, &mut self.batch);
-        self.unit.store(&mut self.batch, sections)
+        let sections = splitter.split(&self.bases, &mut self.batch, index);
+        let end = sections.last().map_or(0, |last| (last.offset + last.bytes) as usize);
+        self.unit.store(&mut self.batch[..index + end], sections)
     }
 
     /// Takes the keys of what the buffer holds, and stores them as batches whenever there are enough.

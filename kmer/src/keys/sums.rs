@@ -8,10 +8,8 @@
 //!
 //! Counts in bytes keep a stripe's cells, at most 2^16, near the processor, are written as they lie, and are added up many at a time.
 
-use crate::simd;
+use crate::simd::{self, LINE};
 
-/// Bytes of a line of the cache.
-const LINE: usize = 64;
 /// Bytes of a count that a cell is too small for.
 const MORE_BYTES: usize = 6;
 

@@ -1,14 +1,12 @@
 //! Keys of up to 32 bits out of packed bases, and into buckets.
 
-use super::{copies, prefetch_behind};
+use super::{LINE, copies, prefetch_behind};
 use crate::params::{Params, canonical};
 
 /// [`keys`] takes as many of them at a time.
 pub(crate) const KEYS_AT_A_TIME: usize = 8;
 /// The longest k that [`keys`] takes: eight windows lie in a word, and a key in 32 bits.
 pub(crate) const KEYS_MAX_K: u32 = 16;
-/// Bytes of a line of the cache.
-const LINE: usize = 64;
 /// Cells that are added up in 32 bits.
 const CELLS: usize = 1 << 16;
 

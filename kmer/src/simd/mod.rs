@@ -46,6 +46,9 @@ pub(crate) fn name() -> &'static str {
     "portable"
 }
 
+/// Bytes of a line of the cache.
+pub(crate) const LINE: usize = 64;
+
 /// Asks for the cache line in which `what` begins.
 #[inline(always)]
 pub(crate) fn prefetch<T>(what: &T) {

@@ -1,6 +1,6 @@
 //! Super-k-mers into records, and records into k-mers; see [`crate::record`].
 
-use super::copies;
+use super::{LINE, copies, prefetch_behind};
 use crate::line::{Line, Places};
 use crate::params::{Params, canonical};
 use crate::record::{Expanded, KeyBits, LANES, Record, kmers};
@@ -29,6 +29,8 @@ fn write_records_any<R: Record>(
         let cursor = &mut cursors[piece.stripe()];
         let place = &mut out[*cursor as usize..*cursor as usize + R::WIDTH.bytes()];
         R::cut(packed, piece.start(), piece.kmers() + k - 1).with_header(piece.header()).store(place);
+        // What stripes have of `out` is, all together, larger than a core's caches, and a stripe's next line is needed soon.
+        prefetch_behind(&place[0], LINE);
         *cursor += R::WIDTH.bytes() as u32;
     }
 }
