@@ -6,7 +6,7 @@
 //! a section of records := record*      record: the key's low bits, u16, little-endian
 //! ```
 //!
-//! A unit with more k-mers than there are keys is better written as its sums ([`sums`]): then a bucket that is full is counted at once, where it is near
+//! A unit with more k-mers than there are keys is better written as its sums (`sums.rs`): then a bucket that is full is counted at once, where it is near
 //! the processor, and only a byte for each key gets into shared memory, once a unit.
 //!
 //! A row's repeats are left out before, so a drain counts with a place for each key of the stripe and asks no questions. Short rows, reads, are
