@@ -59,6 +59,8 @@ pub struct Found {
     pub bases: u64,
     /// Their k-mers.
     pub kmers: u64,
+    /// k-mers in the fullest of the blocks that were looked at; 0: it was not looked block by block.
+    pub fullest: u64,
 }
 
 struct Look {
@@ -100,7 +102,7 @@ pub fn sample(job: &Job, toast_bytes: u64) -> Found {
         }
         None => {
             let bases = full(total * BLOCK_SIZE as u64);
-            Found { looked: 0, rows: 0, bases, kmers: bases }
+            Found { looked: 0, rows: 0, bases, kmers: bases, fullest: 0 }
         }
     };
     let outside = full(toast_bytes);
@@ -124,7 +126,7 @@ fn sample_text(job: &Job) -> Option<Found> {
         (u128::from(records.0) * u128::from(job.text_bytes()) / u128::from(records.1.max(1))) as u64
     };
     let kmers = bases.saturating_sub(rows.saturating_mul(u64::from(job.k) - 1));
-    Some(Found { looked: u64::from(LOOKS.min(leaf.blocks)), rows, bases, kmers })
+    Some(Found { looked: u64::from(LOOKS.min(leaf.blocks)), rows, bases, kmers, fullest: 0 })
 }
 
 /// Records that begin in some bytes of a sequence file, and how many bytes these are.
@@ -157,7 +159,9 @@ fn look(job: &Job, leaf: &Leaf, bits_each: u64) -> Option<Found> {
     for look in 0..looks {
         let block = (u64::from(look) * u64::from(leaf.blocks) / u64::from(looks)) as u32;
         file.read_blocks(block, page.blocks_mut(1)).ok()?;
+        let before = seen.found.kmers;
         let _ = reader.read_page(page.blocks(1), block, &mut counts, &mut seen);
+        seen.found.fullest = seen.found.fullest.max(seen.found.kmers - before);
     }
     Some(Found { looked: looks.into(), rows: seen.found.rows + counts.live, ..seen.found })
 }

@@ -63,7 +63,7 @@ pub(crate) fn look(job: &Job) -> Option<Found> {
         rows = job.leaves.len() as u64;
     }
     let kmers = bases.saturating_sub(rows.saturating_mul(u64::from(job.k) - 1));
-    Some(Found { looked, rows, bases, kmers })
+    Some(Found { looked, rows, bases, kmers, fullest: 0 })
 }
 
 /// Unpacks a file until so many packed bytes went into what was seen, or it ends. Packed bytes are read in pieces: when one is asked for, all of those before

@@ -242,14 +242,16 @@ pub fn plan(args: &AnalysisArgs, given: Option<Source>, resumed: bool) -> Result
     let by_keys = job.direct && keys::suits(params);
     // A unit that kills whoever has it may be left out with the damage, and should be small then.
     if by_keys && asked.is_none() && !job.skip_damaged {
-        let memory = [args.memory, limits::cgroup_left()].into_iter().flatten().min();
-        asked = units::summed(job.total_blocks(), found.kmers, params, memory, workers.workers);
+        // Who takes more than a control group has is killed, so of that less is relied on.
+        let memory =
+            [args.memory, limits::cgroup_left().map(|left| left / 4 * 3)].into_iter().flatten().min();
+        asked = units::summed(job.total_blocks(), &found, params, memory, workers.workers);
         job.summed = asked.is_some();
     }
     job.summed |= by_keys && args.debug.summed;
     let private = memory::private(workers.workers, job.summed.then_some(params));
     // What a resumed run has it has: how much memory is left beside it is no matter.
-    let allowed = if resumed { u64::MAX } else { allowed(args.memory, private, &room) };
+    let allowed = if resumed { u64::MAX } else { allowed(args.memory, private, job.summed, &room) };
     if let (Some(stream), Some(memory)) = (&mut job.stream, args.memory) {
         stream.longest = of_memory(memory, private) / LONGEST_SHARE;
     }
@@ -361,11 +363,13 @@ fn of_memory(memory: u64, private: u64) -> u64 {
     memory.saturating_sub(private).max(memory / 4)
 }
 
-/// Bytes that a segment may take.
-fn allowed(memory: Option<u64>, private: u64, room: &Room) -> u64 {
+/// Bytes that a segment may take. Who writes sums takes his private memory in earnest, others a part of it.
+fn allowed(memory: Option<u64>, private: u64, summed: bool, room: &Room) -> u64 {
     let allowed = memory.map_or(u64::MAX, |memory| of_memory(memory, private));
+    let beside = if summed { private } else { 0 };
     // Pages of a file can be written to it and given back.
-    let left = limits::cgroup_left().filter(|_| room.dir.is_none()).map_or(u64::MAX, |left| left - left / 16);
+    let left = limits::cgroup_left().filter(|_| room.dir.is_none());
+    let left = left.map_or(u64::MAX, |left| of_memory(left - left / 16, beside));
     allowed.min(left).min(room.address_space())
 }
 

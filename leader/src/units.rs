@@ -1,6 +1,6 @@
 //! How many blocks a unit has: what a worker claims at a time, and what is lost of its work when it dies.
 
-use crate::memory;
+use crate::memory::{self, Found};
 use kmer::params::Params;
 use kmer_worker::job::Job;
 use relation::BLOCK_SIZE;
@@ -19,6 +19,8 @@ const MOST_SUMMED: u64 = 32;
 const KMERS_A_KEY: u64 = 2;
 /// But no more than so many times as many, lest too much is lost with a worker.
 const MOST_TIMES: u64 = 16;
+/// Where the fullest block has more than so many times the mean of k-mers, a unit may have most of them.
+const MOST_UNEVEN: u64 = 2;
 
 /// Blocks of a unit of `job`.
 pub fn blocks(job: &Job, toast_bytes: u64, workers: u16) -> u64 {
@@ -32,15 +34,17 @@ pub fn blocks(job: &Job, toast_bytes: u64, workers: u16) -> u64 {
     most.min(by_toast).min(by_workers)
 }
 
-/// Blocks of a unit when all units of a relation of so many `blocks` and `kmers`, whose keys are sorted, are better written as their sums; `None` when they
-/// are not. That takes large units, and memory of each worker's own.
-pub fn summed(blocks: u64, kmers: u64, params: Params, memory: Option<u64>, workers: u16) -> Option<u64> {
+/// Blocks of a unit when all units of a relation of so many `blocks`, whose keys are sorted, are better written as their sums; `None` when they are not.
+/// That takes large units, and memory of each worker's own. Few units are work for all only where one has as much in it as another.
+pub fn summed(blocks: u64, found: &Found, params: Params, memory: Option<u64>, workers: u16) -> Option<u64> {
     let private = memory::private(workers, Some(params));
     let workers = u64::from(workers.max(1));
-    let small = kmers / (KMERS_A_KEY << params.key_bits());
-    if memory.is_some_and(|memory| private > memory / 4 * 3)
+    let small = found.kmers / (KMERS_A_KEY << params.key_bits());
+    let is_uneven = found.fullest.saturating_mul(blocks) > found.kmers.saturating_mul(MOST_UNEVEN);
+    if memory.is_some_and(|memory| private > memory / 3 * 2)
         || small < LEAST_SUMMED * workers
         || blocks < small
+        || is_uneven
     {
         return None;
     }
@@ -57,16 +61,19 @@ mod tests {
     fn large_relations_of_short_keys_are_summed() {
         let params = Params::new(12, 0).expect("in range");
         let units = |blocks: u64, workers, memory| {
-            let unit = summed(blocks, blocks * 14_000, params, memory, workers)?;
+            let found = Found { kmers: blocks * 14_000, fullest: 15_000, ..Found::default() };
+            let unit = summed(blocks, &found, params, memory, workers)?;
             Some((blocks.div_ceil(unit), unit))
         };
         assert_eq!(units(40_000, 2, None), Some((16, 2500)));
         assert_eq!(units(40_000, 4, None), Some((16, 2500)));
         assert_eq!(units(40_000, 0, None), Some((16, 2500)));
         assert_eq!(units(40_000, 5, None), None, "units would be few");
-        assert_eq!(units(40_000, 2, Some(128 << 20)), None, "there is not the memory");
+        assert_eq!(units(40_000, 2, Some(220 << 20)), None, "there is not the memory");
         assert_eq!(units(40_000, 2, Some(256 << 20)), Some((16, 2500)));
         assert_eq!(units(400_000, 2, None), Some((64, 6250)));
         assert_eq!(units(40_000_000, 2, None).map(|(units, _)| units), Some(1042));
+        let uneven = Found { kmers: 40_000 * 14_000, fullest: 30_000, ..Found::default() };
+        assert_eq!(summed(40_000, &uneven, params, None, 2), None, "a part of it has most of the rows");
     }
 }

@@ -89,3 +89,24 @@ fn large_relations_are_summed() {
     assert!(plain.stdout.len() > 100_000, "{plain}");
     assert!(plain.stdout == summed.stdout, "{plain}{summed}");
 }
+
+/// A few units are work for one worker only, where a part of the relation has all the rows.
+#[test]
+fn uneven_relations_are_not_summed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = reads(dir.path(), 250_000);
+    let (relation, uneven) = (dir.path().join("relation"), dir.path().join("uneven"));
+    let import = leader().words("import --skip-ambiguous --no-checksums").arg(&path);
+    let _ = import.arg("-o").arg(&relation).run().exits(0);
+    let schema = |of: &Path| of.with_extension("schema");
+    fs::copy(schema(&relation), schema(&uneven)).expect("copied");
+    // Pages of zeros before them, three times as many.
+    let pages = fs::read(&relation).expect("the relation");
+    let mut zeros = vec![0; 3 * pages.len()];
+    zeros.extend(pages);
+    fs::write(&uneven, zeros).expect("written");
+    for (relation, summed) in [(&relation, true), (&uneven, false)] {
+        let ended = engine("--all -k 11 -j 1 -v --count-only", relation).run().exits(0);
+        assert_eq!(ended.stderr.contains("summed in each unit"), summed, "{ended}");
+    }
+}
