@@ -26,6 +26,14 @@ fn reads(dir: &Path, count: usize) -> PathBuf {
     path
 }
 
+/// 250,000 of them as a relation, without checksums, enough for sums at k = 11.
+fn imported(dir: &Path) -> PathBuf {
+    let relation = dir.join("relation");
+    let import = leader().words("import --skip-ambiguous --no-checksums").arg(reads(dir, 250_000));
+    let _ = import.arg("-o").arg(&relation).run().exits(0);
+    relation
+}
+
 fn engine(words: &str, path: &Path) -> Engine {
     leader().words(words).arg(path)
 }
@@ -72,9 +80,7 @@ fn little_memory_means_several_passes_over_sums() {
 #[test]
 fn large_relations_are_summed() {
     let dir = tempfile::tempdir().expect("a directory");
-    let path = reads(dir.path(), 250_000);
-    let relation = dir.path().join("relation");
-    let _ = leader().words("import --skip-ambiguous").arg(&path).arg("-o").arg(&relation).run().exits(0);
+    let relation = imported(dir.path());
     let units = |options: &str| -> u32 {
         let words = format!("--all -k 11 -j 1 --dry-run {options}");
         let planned = engine(&words, &relation).run().exits(0);
@@ -94,10 +100,7 @@ fn large_relations_are_summed() {
 #[test]
 fn uneven_relations_are_not_summed() {
     let dir = tempfile::tempdir().expect("a directory");
-    let path = reads(dir.path(), 250_000);
-    let (relation, uneven) = (dir.path().join("relation"), dir.path().join("uneven"));
-    let import = leader().words("import --skip-ambiguous --no-checksums").arg(&path);
-    let _ = import.arg("-o").arg(&relation).run().exits(0);
+    let (relation, uneven) = (imported(dir.path()), dir.path().join("uneven"));
     let schema = |of: &Path| of.with_extension("schema");
     fs::copy(schema(&relation), schema(&uneven)).expect("copied");
     // Pages of zeros before them, three times as many.
