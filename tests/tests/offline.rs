@@ -29,7 +29,7 @@ const TABLES: &[Counted] = &[
     table("altered", "first"),
     table("altered", "seq"),
     table("altered", "seq_null"),
-    table("altered", "packed"),
+    table("packed_since", "seq"),
     table("long_rows", "seq"),
     table("subs", "seq"),
     table("prepared", "seq"),
@@ -82,7 +82,10 @@ ALTER TABLE altered DROP COLUMN also_gone;
 INSERT INTO altered (id, first, seq) SELECT i, bases(i, 30), CASE WHEN i % 5 > 0 THEN bases(i, 50) END FROM generate_series(151, 300) i;
 UPDATE altered SET note = 'u' WHERE id % 10 = 0;
 ALTER TABLE altered ADD seq_null bit varying;
-ALTER TABLE altered ADD packed bit varying DEFAULT repeat(bases(-2, 10)::text, 2000)::bit varying;
+
+CREATE TABLE packed_since AS SELECT i id FROM generate_series(1, 20) i;
+ALTER TABLE packed_since ADD seq bit varying DEFAULT repeat(bases(-2, 10)::text, 2000)::bit varying;
+INSERT INTO packed_since SELECT i, CASE WHEN i > 25 THEN bases(i, 50) END FROM generate_series(21, 30) i;
 
 CREATE TABLE long_rows (id int, seq dna2);
 INSERT INTO long_rows SELECT i, bases(i, 3000 * i)::text::dna2 FROM generate_series(1, 8) i;
@@ -212,8 +215,9 @@ impl Counted {
         let rows = server.sql(&format!("\\c {database}\nSELECT count(*) FROM {in_sql};"));
         let counts = server.sql(&format!(
             "\\c {database}
-             SELECT substring(bits FROM 2 * i + 1 FOR {width})::text, count(DISTINCT (tableoid, ctid))
-             FROM (SELECT tableoid, ctid, {bits} bits FROM {in_sql} OFFSET 0) t, generate_series(0, length(bits) / 2 - {k}) i GROUP BY 1;",
+             SELECT kmer::text, count(*) FROM (
+               SELECT DISTINCT substring(bits FROM 2 * i + 1 FOR {width}) kmer, tableoid, ctid
+               FROM (SELECT tableoid, ctid, {bits} bits FROM {in_sql} OFFSET 0) t, generate_series(0, length(bits) / 2 - {k}) i) d GROUP BY 1;",
             width = 2 * k,
         ));
         let parse = |line: &str| {
