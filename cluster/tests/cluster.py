@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyspark
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "cluster"
@@ -26,6 +27,7 @@ SPARK = Path(pyspark.__file__).parent
 ENGINE = Path(os.environ.get("KMER_TEST_ENGINE", ROOT / "target" / "release" / "kmer-leader"))
 LIBC = ctypes.CDLL(None)
 KLEBS = ROOT / "examples" / "klebs"
+LONG = pytest.mark.skipif("KMER_TEST_ALL" not in os.environ, reason="only with KMER_TEST_ALL")
 
 
 def wait_for(what: str, true: Callable[[], object], seconds: float = 60) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as parquet
 import pytest
-from cluster import ENGINE, KLEBS, PACKAGE, SPARK, Cluster, leader
+from cluster import ENGINE, KLEBS, LONG, PACKAGE, SPARK, Cluster, leader
 from conftest import Sessions
 
 from kmer_spark import cli, register
@@ -156,7 +156,7 @@ def frames(spark: Any, scratch: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("way", ["archive", "path"])
+@pytest.mark.parametrize("way", ["archive", pytest.param("path", marks=LONG)])
 def test_spark_submit(cluster: Cluster, scratch: Path, tmp_path: Path, way: str) -> None:
     """As people start it: the engine comes in an archive, or is on the nodes' PATH."""
     cluster.nodes_with(PATH=f"{ENGINE.parent}:{os.environ['PATH']}" if way == "path" else "/usr/bin:/bin")

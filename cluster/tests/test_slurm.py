@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cluster import ENGINE, KLEBS, PACKAGE, SPARK, leader, leftovers, wait_for
+from cluster import ENGINE, KLEBS, LONG, PACKAGE, SPARK, leader, leftovers, wait_for
 
 # As srun does: what is read goes to all tasks, a SIGTERM becomes their SIGKILL, and it ends when all have.
 SRUN = """
@@ -122,9 +122,6 @@ def test_without_slurms_programs_nothing_is_left(
     assert ended.returncode == 127 and "scontrol: command not found" in ended.stderr
     environment.pop("SLURM_JOB_NODELIST")
     assert subprocess.run(script, capture_output=True, env=environment, timeout=60).returncode == 2
-
-
-LONG = pytest.mark.skipif("KMER_TEST_ALL" not in os.environ, reason="only with KMER_TEST_ALL")
 
 
 def _tell(script: subprocess.Popen[bytes], _: Path, number: signal.Signals) -> None:
