@@ -9,7 +9,7 @@ use crate::limits;
 use crate::memory::{self, Found, Need};
 use crate::partial::meta::modified;
 use crate::pgdata;
-use crate::room::Room;
+use crate::room::{self, Room};
 use crate::select::Selection;
 use crate::sequences;
 use crate::source::{self, Source};
@@ -251,9 +251,9 @@ pub fn plan(args: &AnalysisArgs, given: Option<Source>, resumed: bool) -> Result
     job.summed |= by_keys && args.debug.summed;
     let private = memory::private(workers.workers, job.summed.then_some(params));
     // What a resumed run has it has: how much memory is left beside it is no matter.
-    let allowed = if resumed { u64::MAX } else { allowed(args.memory, private, job.summed, &room) };
+    let allowed = if resumed { u64::MAX } else { room.allowed(args.memory, private, job.summed) };
     if let (Some(stream), Some(memory)) = (&mut job.stream, args.memory) {
-        stream.longest = of_memory(memory, private) / LONGEST_SHARE;
+        stream.longest = room::of_memory(memory, private) / LONGEST_SHARE;
     }
     let mut sizes = sizes(&job, toast_bytes, workers.workers, allowed, asked, &args.debug)?;
     if !all_kept {
@@ -356,21 +356,6 @@ fn part_bits(job: &Job, toast_bytes: u64, long_rows: bool, workers: u16) -> u32 
 fn chunk_bytes(allowed: u64) -> usize {
     let bits = (allowed / 2048).max(1).ilog2();
     (1usize << bits.min(30)).clamp(4096, CHUNK_BYTES)
-}
-
-/// What `memory`, which is said of all processes, leaves for the segment: they have `private` besides.
-fn of_memory(memory: u64, private: u64) -> u64 {
-    memory.saturating_sub(private).max(memory / 4)
-}
-
-/// Bytes that a segment may take. Who writes sums takes his private memory in earnest, others a part of it.
-fn allowed(memory: Option<u64>, private: u64, summed: bool, room: &Room) -> u64 {
-    let allowed = memory.map_or(u64::MAX, |memory| of_memory(memory, private));
-    let beside = if summed { private } else { 0 };
-    // Pages of a file can be written to it and given back.
-    let left = limits::cgroup_left().filter(|_| room.dir.is_none());
-    let left = left.map_or(u64::MAX, |left| of_memory(left - left / 16, beside));
-    allowed.min(left).min(room.address_space())
 }
 
 fn sizes(

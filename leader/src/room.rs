@@ -6,7 +6,7 @@
 //! that meets it, never a bus error (I8).
 
 use crate::failure::Failure;
-use crate::limits::space;
+use crate::limits::{cgroup_left, space};
 use crate::memory::Need;
 use crate::progress::figures::bytes;
 use clap::Args;
@@ -57,6 +57,16 @@ impl Room {
         self.dir.as_deref().unwrap_or(Path::new(SHM_DIR))
     }
 
+    /// Bytes that a segment may take there, where `memory` is all that the processes may take, and they have `private` besides: who writes sums
+    /// takes that in earnest, others a part of it.
+    pub fn allowed(&self, memory: Option<u64>, private: u64, summed: bool) -> u64 {
+        let allowed = memory.map_or(u64::MAX, |memory| of_memory(memory, private));
+        // Pages of a file can be written to it and given back.
+        let left = cgroup_left().filter(|_| self.dir.is_none());
+        let left = left.map_or(u64::MAX, |left| of_group(left, private, summed));
+        allowed.min(left).min(self.address_space())
+    }
+
     /// Address space that is worth having there: memory is not taken before it is written.
     pub fn address_space(&self) -> u64 {
         match (self.free, &self.dir) {
@@ -100,5 +110,37 @@ impl Room {
         let (path, free, wanted) = (self.path(), bytes(self.free.unwrap_or(0)), bytes(need.segment(1)));
         let way = if self.dir.is_none() { "; --segment-dir DIR takes one" } else { "" };
         format!("{path:?} has {free} free, and one pass needs about {wanted}: up to {passes} passes{way}")
+    }
+}
+
+/// What `memory`, which is said of all processes, leaves for the segment: they have `private` besides.
+pub fn of_memory(memory: u64, private: u64) -> u64 {
+    memory.saturating_sub(private).max(memory / 4)
+}
+
+/// The same of what is left in a control group.
+fn of_group(left: u64, private: u64, summed: bool) -> u64 {
+    of_memory(left - left / 16, if summed { private } else { 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MB: u64 = 1 << 20;
+
+    #[test]
+    fn a_group_leaves_what_is_not_private() {
+        // A sixteenth of what is left is nobody's.
+        assert_eq!(of_group(400 * MB, 128 * MB, false), 375 * MB, "private memory that is hardly touched");
+        assert_eq!(of_group(400 * MB, 128 * MB, true), 247 * MB);
+        assert_eq!(of_group(160 * MB, 128 * MB, true), 150 * MB / 4, "a quarter at the least");
+        assert_eq!(of_group(0, 128 * MB, true), 0);
+    }
+
+    #[test]
+    fn memory_is_said_of_all_processes() {
+        assert_eq!(of_memory(400 * MB, 128 * MB), 272 * MB);
+        assert_eq!(of_memory(100 * MB, 128 * MB), 25 * MB, "a quarter at the least");
     }
 }
