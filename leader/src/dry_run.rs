@@ -39,7 +39,7 @@ pub fn describe(plan: &Plan) -> String {
     }
     let workers = plan.workers.workers;
     line("workers", &workers);
-    line("units", &job.blocks_to_claim().div_ceil(plan.sizes.unit_blocks));
+    line("units", &need.units);
     line("stripes", &job.stripes());
     let passes = 1u64 << job.pass_bits;
     line("passes", &passes);
@@ -87,6 +87,6 @@ fn tables(plan: &Plan) -> Option<u64> {
 impl Need {
     /// Bytes that the segment takes at its fullest, in a run of so many passes; without tables.
     pub fn segment(&self, passes: u64) -> u64 {
-        self.control + self.units + self.records / passes
+        self.control + self.unit_bytes + self.records / passes
     }
 }

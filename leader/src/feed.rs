@@ -12,7 +12,7 @@
 use crate::failure::Failure;
 use crate::lead::Leader;
 use crate::watch::Watched;
-use kmer_worker::feed::{Feeder, STDIN};
+use kmer_worker::feed::Feeder;
 use kmer_worker::shared::Shared;
 use shm_layout::state::Phase;
 use shm_layout::words::{SlotState, Task};
@@ -20,7 +20,7 @@ use std::fmt::Display;
 
 /// Whether the input of a run is standard input, or has it in it.
 pub fn reads_stdin(shared: &Shared) -> bool {
-    shared.job.stream.is_some() && shared.job.leaves.iter().any(|leaf| leaf.path == STDIN)
+    shared.job.reads_stdin()
 }
 
 impl<'a> Leader<'a> {

@@ -10,7 +10,7 @@ use crate::room::Room;
 use kmer::keys;
 use kmer::minimizer::{Dealer, minimizer_size};
 use kmer::params::Params;
-use kmer_worker::job::{Job, Leaf, LeafSequence, path_of};
+use kmer_worker::job::{Job, Leaf, LeafSequence, Stream, path_of};
 use kmer_worker::shared::Sizes;
 use relation::{
     BLOCK_SIZE, PageBuffer, PageCounts, PageReader, ReadOptions, RelationFile, RowSink, Unhinted, Value,
@@ -61,6 +61,8 @@ pub struct Found {
     pub kmers: u64,
     /// k-mers in the fullest of the blocks that were looked at; 0: it was not looked block by block.
     pub fullest: u64,
+    /// Bytes of text, where it is read as text.
+    pub text: u64,
 }
 
 struct Look {
@@ -102,7 +104,7 @@ pub fn sample(job: &Job, toast_bytes: u64) -> Found {
         }
         None => {
             let bases = full(total * BLOCK_SIZE as u64);
-            Found { looked: 0, rows: 0, bases, kmers: bases, fullest: 0 }
+            Found { bases, kmers: bases, ..Found::default() }
         }
     };
     let outside = full(toast_bytes);
@@ -126,7 +128,8 @@ fn sample_text(job: &Job) -> Option<Found> {
         (u128::from(records.0) * u128::from(job.text_bytes()) / u128::from(records.1.max(1))) as u64
     };
     let kmers = bases.saturating_sub(rows.saturating_mul(u64::from(job.k) - 1));
-    Some(Found { looked: u64::from(LOOKS.min(leaf.blocks)), rows, bases, kmers, fullest: 0 })
+    let looked = u64::from(LOOKS.min(leaf.blocks));
+    Some(Found { looked, rows, bases, kmers, fullest: 0, text: job.text_bytes() })
 }
 
 /// Records that begin in some bytes of a sequence file, and how many bytes these are.
@@ -176,13 +179,23 @@ fn record_bytes(job: &Job, bases: u64, params: Params) -> u64 {
     (records * 9 / 8) as u64
 }
 
+/// Units that `job` will have in a segment of these `sizes`: of a stream, which may have as many parcels as there are words for, about so many as its
+/// text takes.
+pub fn units(job: &Job, found: &Found, sizes: &Sizes) -> u64 {
+    let most = job.blocks_to_claim().div_ceil(sizes.unit_blocks);
+    let parcels = |stream: Stream| found.text / stream.parcel_bytes + job.leaves.len() as u64;
+    job.stream.map_or(most, |stream| most.min(parcels(stream)))
+}
+
 /// What a segment needs, more or less.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Need {
     /// Bytes of all records, over all passes.
     pub records: u64,
-    /// Bytes that units take in every pass, whatever is in them: their indexes, and the pages that they fill half.
+    /// Units, see [`units`].
     pub units: u64,
+    /// Bytes that they take in every pass, whatever is in them: their indexes, and the pages that they fill half.
+    pub unit_bytes: u64,
     /// Bytes that are there from the start.
     pub control: u64,
 }
@@ -190,8 +203,8 @@ pub struct Need {
 impl Need {
     /// What `job` needs in a segment of these `sizes`, with `toast_index` bytes of indexes in it.
     pub fn of(job: &Job, found: &Found, params: Params, sizes: &Sizes, toast_index: usize) -> Self {
-        let units = job.blocks_to_claim().div_ceil(sizes.unit_blocks);
-        let words = 8 * (units + job.stripes() as u64) + toast_index as u64;
+        let units = units(job, found, sizes);
+        let words = 8 * (job.blocks_to_claim().div_ceil(sizes.unit_blocks) + job.stripes() as u64);
         let fixed = Arena::estimate(sizes.chunks, sizes.twice) + Slots::estimate(sizes.slots);
         let records = if job.summed {
             // A byte for each key.
@@ -206,7 +219,8 @@ impl Need {
             record_bytes(job, found.bases, params)
         };
         let each = job.stripes() as u64 * INDEX_BYTES + PAGE;
-        Self { records, units: units * each, control: words + fixed as u64 + FRAME }
+        let control = words + toast_index as u64 + fixed as u64 + FRAME;
+        Self { records, units, unit_bytes: units * each, control }
     }
 }
 
@@ -228,10 +242,9 @@ pub fn pass_bits(job: &Job, need: &Need, all: bool, sizes: &Sizes, room: &Room) 
         let passes = bytes.div_ceil(usable.max(1)).max(1);
         passes.checked_next_power_of_two().map_or(u32::MAX, u64::ilog2)
     };
-    let units = job.blocks_to_claim().div_ceil(sizes.unit_blocks);
     let arena = sizes.chunks as u64 * sizes.chunk_bytes as u64;
     // Chunks are filled to the half at the end of a unit, and the tables want their part.
-    let usable = (arena / 8 * 7).saturating_sub(units * sizes.chunk_bytes as u64 + need.units);
+    let usable = (arena / 8 * 7).saturating_sub(need.units * sizes.chunk_bytes as u64 + need.unit_bytes);
     let quarters = match (all, job.part_bits) {
         (false, _) => 4,
         (true, 0) => 5,

@@ -40,12 +40,13 @@ struct Seen {
     packed: u64,
     rows: u64,
     bases: u64,
+    text: u64,
 }
 
 /// The rows, bases and k-mers of the files of a stream; `None` when there is no stream, or one of them cannot be looked at.
 pub(crate) fn look(job: &Job) -> Option<Found> {
     job.stream?;
-    let (mut rows, mut bases, mut looked) = (0, 0, 0);
+    let (mut rows, mut bases, mut text, mut looked) = (0, 0, 0, 0);
     let least = LOOK / (job.leaves.len() as u64).max(1);
     for leaf in &job.leaves {
         if leaf.path == STDIN {
@@ -57,13 +58,14 @@ pub(crate) fn look(job: &Job) -> Option<Found> {
         let of_whole = |n: u64| (u128::from(n) * u128::from(whole) / u128::from(seen.packed.max(1))) as u64;
         rows += of_whole(seen.rows);
         bases += of_whole(seen.bases);
+        text += of_whole(seen.text);
         looked += seen.packed.div_ceil(BLOCK);
     }
     if job.row_per_file {
         rows = job.leaves.len() as u64;
     }
     let kmers = bases.saturating_sub(rows.saturating_mul(u64::from(job.k) - 1));
-    Some(Found { looked, rows, bases, kmers, fullest: 0 })
+    Some(Found { looked, rows, bases, kmers, fullest: 0, text })
 }
 
 /// Unpacks a file until so many packed bytes went into what was seen, or it ends. Packed bytes are read in pieces: when one is asked for, all of those before
@@ -81,6 +83,7 @@ fn look_at(path: &Path, most: u64) -> Option<Seen> {
         if text.read_until(b'\n', &mut line).ok()? == 0 {
             break;
         }
+        seen.text += line.len() as u64;
         let letters = line.trim_ascii_end().len() as u64;
         match unpacked.format {
             Format::Fasta if line.starts_with(b">") => seen.rows += 1,

@@ -19,7 +19,6 @@ use crate::plan::Plan;
 use crate::report::share::Share;
 use crate::signals::Signals;
 use crate::totals::ScanTotals;
-use kmer_worker::feed::STDIN;
 use kmer_worker::shared::Shared;
 use shm_layout::inject::{Point, at};
 use shm_layout::segment::Segment;
@@ -57,6 +56,11 @@ pub fn lead_all(
                     dense.restart()?;
                 }
             }
+            Err(failure) if failure.is_arena_full() && plan.job.reads_stdin() => {
+                return Err(
+                    failure.hint("allow more memory with --memory, or count a file: it can be read again")
+                );
+            }
             other => return other,
         }
     }
@@ -64,8 +68,7 @@ pub fn lead_all(
 
 /// Whether all may be done again: a segment that another leader may go on with stays as it was planned, and standard input is there once.
 fn may_begin_anew(plan: &Plan) -> bool {
-    let once = plan.job.stream.is_some() && plan.job.leaves.iter().any(|leaf| leaf.path == STDIN);
-    !plan.resumable && !once
+    !plan.resumable && !plan.job.reads_stdin()
 }
 
 /// Whether more passes may be taken.

@@ -17,7 +17,6 @@ use crate::threshold::ThresholdRule;
 use crate::units;
 use kmer::params::Params;
 use kmer::{direct, keys};
-use kmer_worker::feed::STDIN;
 use kmer_worker::job::Job;
 use kmer_worker::shared::Sizes;
 use kmer_worker::trace;
@@ -268,16 +267,14 @@ pub fn plan(args: &AnalysisArgs, given: Option<Source>, resumed: bool) -> Result
         Some(_) if job.direct => 0,
         Some(bits) => bits.min(job.stripe_bits - job.part_bits),
         None if resumed => 0,
+        // There is one pass over it, and nobody knows how much it is.
+        None if job.reads_stdin() => 0,
         None => memory::pass_bits(&job, &need, all_kept, &sizes, &room)?,
     };
     let crowded = need.records > room.for_records(&need);
-    if job.pass_bits > 0 && job.stream.is_some() && job.leaves.iter().any(|leaf| leaf.path == STDIN) {
-        let text = format!(
-            "memory: expected enough for one pass over standard input, found {} passes",
-            1 << job.pass_bits
-        );
-        return Err(Failure::error(text)
-            .hint("allow more memory with --memory, or count a file: it can be read again"));
+    if job.pass_bits > 0 && job.reads_stdin() {
+        let text = format!("expected one pass over standard input, found {} passes", 1 << job.pass_bits);
+        return Err(Failure::error(text).hint("count a file: it can be read again"));
     }
     if job.pass_bits > 0 && args.dense.is_some() && args.resumable {
         let text =

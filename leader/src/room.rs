@@ -79,7 +79,7 @@ impl Room {
     /// Bytes that the records of a pass may take: some is for tables, and stripes are not all alike.
     pub fn for_records(&self, need: &Need) -> u64 {
         let free = self.free.map_or(u64::MAX, |free| free.saturating_sub(self.total / 100 * SPARE));
-        free.saturating_sub(need.control + need.units) / 4 * 3
+        free.saturating_sub(need.control + need.unit_bytes) / 4 * 3
     }
 
     /// Says that there is not enough, however many passes are taken.

@@ -107,6 +107,25 @@ fn every_packing_counts_like_the_file_as_it_is() {
     }
 }
 
+/// A stream may have thousands of parcels, and how long standard input is nobody knows: neither takes memory before it is met.
+#[test]
+fn a_small_stream_needs_little_memory() {
+    let reads = Reads::new(54, 3000);
+    let packed = reads.packed();
+    for k in ["-k 12", "-k 21", "-k 31 --canonical"] {
+        let options = format!("--all {k} --memory 40M -j 2");
+        let plan = run(&format!("{options} --dry-run"), &packed).exits(0);
+        for fact in ["units: 1\n", "passes: 1\n"] {
+            assert!(plan.stdout.windows(fact.len()).any(|part| part == fact.as_bytes()), "{plan}");
+        }
+        let expected = reads.expected(&format!("--all {k}"));
+        for ended in [run(&options, &packed), slow_pipe(&packed).words(&options).run()] {
+            let ended = ended.exits(0);
+            assert!(ended.stdout == expected, "{ended}other bytes");
+        }
+    }
+}
+
 /// A small file is unpacked whole; of a large one the beginning, and the rest is taken to be like it.
 #[test]
 fn a_dry_run_looks_into_packed_files() {
@@ -209,7 +228,7 @@ fn standard_input_may_be_slow_and_is_there_once() {
     let _ = slow_pipe(&plain)
         .words(&format!("{K} --pass-bits 1 {SMALL}"))
         .run()
-        .fails(1, &["one pass over standard input"]);
+        .fails(1, &["expected one pass over standard input, found 2 passes"]);
     let empty = leader().arg("-").run();
     let _ = empty.fails(1, &["file \"-\": expected FASTA or FASTQ, plain or packed, found an empty file"]);
 }

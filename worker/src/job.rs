@@ -5,6 +5,7 @@
 //! (the segment's header carries [`build_id`] and attaching checks it).
 
 use crate::error::WorkError;
+use crate::feed::STDIN;
 use bincode::{Decode, Encode};
 use kmer::minimizer::RULE;
 use kmer::params::Params;
@@ -305,6 +306,11 @@ impl Job {
     /// Blocks as they are claimed: where units share a block, it counts once for each of them.
     pub fn blocks_to_claim(&self) -> u64 {
         self.total_blocks() << self.part_bits
+    }
+
+    /// Whether standard input is read, which is there once.
+    pub fn reads_stdin(&self) -> bool {
+        self.stream.is_some() && self.leaves.iter().any(|leaf| leaf.path == STDIN)
     }
 
     /// Stripes.
