@@ -13,15 +13,9 @@ use crate::failure::Failure;
 use crate::lead::Leader;
 use crate::watch::Watched;
 use kmer_worker::feed::Feeder;
-use kmer_worker::shared::Shared;
 use shm_layout::state::Phase;
 use shm_layout::words::{SlotState, Task};
 use std::fmt::Display;
-
-/// Whether the input of a run is standard input, or has it in it.
-pub fn reads_stdin(shared: &Shared) -> bool {
-    shared.job.reads_stdin()
-}
 
 impl<'a> Leader<'a> {
     /// The process that feeds, if there is one.
@@ -43,7 +37,7 @@ impl<'a> Leader<'a> {
             return Ok(());
         }
         if let Some(why) = self.launch(slot, false)? {
-            if reads_stdin(self.shared) {
+            if self.shared.job.reads_stdin() {
                 return Err(Failure::error(format!(
                     "could not start the worker that reads standard input: {why}"
                 )));
@@ -77,7 +71,7 @@ impl<'a> Leader<'a> {
         if let Some(feeder) = self.own_feeder.take() {
             return Ok(feeder);
         }
-        if reads_stdin(self.shared) {
+        if self.shared.job.reads_stdin() {
             return Err(stdin_is_gone("killed, and does not die"));
         }
         self.check_parcels()?;
@@ -110,7 +104,7 @@ impl<'a> Leader<'a> {
             self.feeder_done = true;
             return Ok(());
         }
-        if reads_stdin(self.shared) { Err(stdin_is_gone(why)) } else { Ok(()) }
+        if self.shared.job.reads_stdin() { Err(stdin_is_gone(why)) } else { Ok(()) }
     }
 
     /// A parcel cannot be left out.

@@ -11,7 +11,6 @@
 use crate::console::Console;
 use crate::dense::write::Writer;
 use crate::failure::Failure;
-use crate::feed::reads_stdin;
 use crate::launch::{Launcher, cannot_execute, find_binary, no_room};
 use crate::limits;
 use crate::page::record::{EVERY, Record};
@@ -163,7 +162,7 @@ impl<'a> Leader<'a> {
         // A segment that was taken over has the slots that it has; the last one is the leader's own.
         let others = 1 + usize::from(shared.job.stream.is_some());
         rule.workers = rule.workers.min((shared.slots.len() - others) as u16);
-        let stdin = reads_stdin(shared);
+        let stdin = shared.job.reads_stdin();
         let launcher = if rule.workers > 0 || stdin {
             let name = shared.segment.name();
             let launcher = Launcher::new(name, shared.segment.is_resumable()?, plan.debug.inject.clone())?;
