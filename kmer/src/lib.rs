@@ -4,7 +4,8 @@
 //! * [`codec`]: bases as 2-bit codes and as 4-bit sets, and as letters.
 //! * [`bases`]: takes rows of `dna2` or `dna4` and leaves runs of plain bases, degenerate ones expanded.
 //! * [`minimizer`]: which stripe a k-mer belongs to, for many k-mers at once.
-//! * [`record`]: a super-k-mer as one number, and its k-mers.
+//! * [`record`]: a super-k-mer as one number, written around its minimizer.
+//! * [`spelled`]: records spelled out again, and their k-mers.
 //! * [`superkmer`]: cuts runs into super-k-mers and sorts their records by stripe.
 //! * [`tally`]: finds equal super-k-mers, so that their k-mers are counted once for all.
 //! * [`direct`]: counts k-mers of up to 20 bits where they are met, without super-k-mers.
@@ -24,6 +25,7 @@ pub mod minimizer;
 pub mod params;
 pub mod record;
 mod simd;
+pub mod spelled;
 mod stretches;
 pub mod superkmer;
 pub mod tally;

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! word      0     1     2     3     4     5     6     7
-//! Narrow    r0    r1    r2    r3    r4    w0 w1 w2 w3 w4 -      r: first word of a record, s: the second, w: weight, how often it came
-//! Middle    r0    r1    r2    r3    w0 s0 w1 s1 w2 s2 w3 s3     (halves of a word: low one first)
-//! Wide      r0    r1    r2    s0    s1    s2    w0 w1 w2 -
+//! 6, 8      r0    r1    r2    r3    r4    w0 w1 w2 w3 w4 -      r: low word of a record, s: the high one, w: weight, how often it came
+//! 12        r0    r1    r2    r3    w0 s0 w1 s1 w2 s2 w3 s3     (halves of a word: low one first)
+//! 16        r0    r1    r2    s0    s1    s2    w0 w1 w2 -
 //! ```
 //!
 //! A place of weight 0 is free, and behind the first free one there are only free ones. Of the place that has a record and the first free one the first
@@ -70,6 +70,11 @@ impl Line {
 pub trait Places: Record {
     /// Places of a line.
     const PLACES: usize;
+    /// The record's words as they stand in a line.
+    #[inline(always)]
+    fn sought(self) -> (u64, u64) {
+        self.words()
+    }
     /// Bit i: place i has the record, or is free.
     fn found(masks: Masks) -> u32;
     /// Adds to the weight of the record in a place, or puts it there if that is free: then true.
@@ -78,28 +83,41 @@ pub trait Places: Record {
     fn get(line: &Line, place: usize) -> (Self, u32);
 }
 
-impl Places for crate::record::Narrow {
-    const PLACES: usize = 5;
+/// Both narrow widths have one word.
+macro_rules! one_word {
+    ($record:ty) => {
+        impl Places for $record {
+            const PLACES: usize = 5;
 
-    #[inline(always)]
-    fn found(masks: Masks) -> u32 {
-        (masks.first | masks.half_zero >> 10) & 31
-    }
+            #[inline(always)]
+            fn found(masks: Masks) -> u32 {
+                (masks.first | masks.half_zero >> 10) & 31
+            }
 
-    #[inline(always)]
-    fn add(self, line: &mut Line, place: usize, weight: u32) -> bool {
-        line.0[place % 8] = self.words().0;
-        line.add_to_half(10 + place, weight) == 0
-    }
+            #[inline(always)]
+            fn add(self, line: &mut Line, place: usize, weight: u32) -> bool {
+                line.0[place % 8] = self.words().0;
+                line.add_to_half(10 + place, weight) == 0
+            }
 
-    #[inline(always)]
-    fn get(line: &Line, place: usize) -> (Self, u32) {
-        (Self::from_words(line.0[place % 8], 0), line.half(10 + place))
-    }
+            #[inline(always)]
+            fn get(line: &Line, place: usize) -> (Self, u32) {
+                (Self::from_words(line.0[place % 8], 0), line.half(10 + place))
+            }
+        }
+    };
 }
+one_word!(crate::record::Six);
+one_word!(crate::record::Eight);
 
-impl Places for crate::record::Middle {
+impl Places for crate::record::Twelve {
     const PLACES: usize = 4;
+
+    #[inline(always)]
+    fn sought(self) -> (u64, u64) {
+        let (low, high) = self.words();
+        (low, high << 32)
+    }
 
     #[inline(always)]
     fn found(masks: Masks) -> u32 {
@@ -108,7 +126,7 @@ impl Places for crate::record::Middle {
 
     #[inline(always)]
     fn add(self, line: &mut Line, place: usize, weight: u32) -> bool {
-        let (first, second) = self.words();
+        let (first, second) = self.sought();
         let before = line.0[(4 + place) % 8] as u32;
         (line.0[place % 8], line.0[(4 + place) % 8]) = (first, second | u64::from(before + weight));
         before == 0
@@ -117,11 +135,11 @@ impl Places for crate::record::Middle {
     #[inline(always)]
     fn get(line: &Line, place: usize) -> (Self, u32) {
         let rest = line.0[(4 + place) % 8];
-        (Self::from_words(line.0[place % 8], rest & HIGH), rest as u32)
+        (Self::from_words(line.0[place % 8], rest >> 32), rest as u32)
     }
 }
 
-impl Places for crate::record::Wide {
+impl Places for crate::record::Sixteen {
     const PLACES: usize = 3;
 
     #[inline(always)]

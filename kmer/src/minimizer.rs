@@ -1,62 +1,73 @@
-//! Says for every position of a packed buffer which stripe the k-mer that starts there belongs to.
+//! Says for every position of a packed buffer which stripe the k-mer that starts there belongs to, and where its minimizer is.
 //!
-//! The minimizer of a k-mer is the smallest hash among its m-mers, and the stripe is a hash of that. Equal k-mers have equal minimizers, so all
-//! copies of a k-mer meet in one stripe; neighbours share theirs, so long stretches of a read go to one stripe together (super-k-mers).
-//! Positions alone do not matter, so ties need no rule.
+//! The minimizer of a k-mer is the smallest hash among its m-mers, and the stripe is some bits of another hash of that. Equal k-mers have equal minimizers,
+//! so all copies of a k-mer meet in one stripe; neighbours share theirs, so long stretches of a read go to one stripe together (super-k-mers).
+//! Both hashes are bijections of 2 m bits: who knows the stripe needs only the bits of a minimizer that the stripe does not tell ([`crate::record`]).
 //!
 //! All positions of a tile are computed side by side: m-mers by shifts of loaded words, the minimum over w = k - m + 1 neighbours by doubling
-//! (of 2, 4, 8, ... neighbours, then one overlapping step), so the work is the same straight lines for every lane. Positions whose window
-//! leaves its run get a number that means nothing.
+//! (of 2, 4, 8, ... neighbours, then one overlapping step), so the work is the same straight lines for every lane. A lane has the hash in its high
+//! bits and below it how far its m-mer is from the last place there can be, so that of equal m-mers the last one is the smallest. Positions whose
+//! window leaves its run get a number that means nothing.
 
 use crate::params::Params;
-use crate::record::Width;
+use crate::record::Form;
 use crate::simd;
 
 /// Which rule deals k-mers out to stripes: a digit that is another one whenever a k-mer may get into another stripe than before. Dense files have it in
 /// their magic number, and leader and workers agree on it.
-pub const RULE: u8 = b'3';
+pub const RULE: u8 = b'4';
 
 /// How k-mers are dealt out to stripes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dealer {
     pub(crate) k: u32,
     pub(crate) m: u32,
+    /// 2 m ones.
     pub(crate) mask: u32,
-    pub(crate) flip: u32,
-    pub(crate) factor: u32,
-    pub(crate) stripe_shift: u32,
+    flip: u32,
+    /// Odd, then as many zeros as a lane has bits besides a hash.
+    factor: u32,
+    /// Bits of a minimizer that its stripe does not tell.
+    pub(crate) rest_bits: u32,
     pub(crate) canonical: bool,
 }
 
 /// Positions that are computed at a time. The arrays of a tile fit the first cache.
 pub const TILE: usize = 2048;
-/// What spreads minimizers over the stripes, and by how much they are shifted before.
+/// What spreads minimizers over the stripes.
 pub(crate) const SPREAD: u32 = 0x85eb_ca6b;
-pub(crate) const SPREAD_SHIFT: u32 = 15;
 /// m-mers behind the last position of a tile that its windows reach.
 pub(crate) const REACH: usize = 64;
+/// Bits of a lane for the place of an m-mer, and the last place.
+pub(crate) const PLACE_BITS: u32 = 12;
+pub(crate) const LAST_PLACE: u32 = (1 << PLACE_BITS) - 1;
+const _: () = assert!(TILE + REACH <= 1 << PLACE_BITS);
+/// Most bases of a minimizer, so that a lane has room for hash and place.
+pub(crate) const MAX_M: u32 = (32 - PLACE_BITS) / 2;
 
 impl Dealer {
-    /// Deals k-mers of `params` to `2^stripe_bits` stripes (0 to 16 bits), with a hash drawn by `seed`.
+    /// Deals k-mers of `params` to `2^stripe_bits` stripes (0 to 16 bits), with a hash drawn by `seed`. Where there are fewer minimizers than stripes, the
+    /// last stripes have none.
     ///
     /// # Panics
     /// When `stripe_bits` is above 16.
     pub fn new(params: Params, stripe_bits: u32, seed: u64) -> Self {
         assert!(stripe_bits <= 16);
         let m = minimizer_size(params.k());
+        let mask = u32::MAX >> (32 - 2 * m);
         Self {
             k: params.k(),
             m,
-            mask: u32::MAX >> (32 - 2 * m),
+            mask,
             // A poly-A m-mer is 0, which must not be everybody's minimizer: it is flipped first.
-            flip: (seed >> 32) as u32 ^ 0x5bd1_e995,
-            factor: (seed as u32 ^ 0x9e37_79b1) | 1,
-            stripe_shift: 32 - stripe_bits,
+            flip: ((seed >> 32) as u32 ^ 0x5bd1_e995) & mask,
+            factor: ((seed as u32 ^ 0x9e37_79b1) | 1) << (32 - 2 * m),
+            rest_bits: (2 * m).saturating_sub(stripe_bits),
             canonical: params.canonical(),
         }
     }
 
-    /// The hash by which m-mers are ordered: a bijection of 32 bits.
+    /// The hash by which m-mers are ordered, in the high bits of a lane: a bijection of 2 m bits.
     #[inline(always)]
     pub(crate) fn hash(&self, mmer: u32) -> u32 {
         (mmer ^ self.flip).wrapping_mul(self.factor)
@@ -66,28 +77,69 @@ impl Dealer {
     /// one minimizer.
     #[inline(always)]
     pub(crate) fn canonical(&self, mmer: u32) -> u32 {
+        mmer.min(self.other_strand(mmer))
+    }
+
+    /// The reverse complement of an m-mer.
+    #[inline(always)]
+    pub(crate) fn other_strand(&self, mmer: u32) -> u32 {
         let pairs = !mmer;
         let nibbles = (pairs >> 2 & 0x3333_3333) | (pairs & 0x3333_3333) << 2;
         let bytes = (nibbles >> 4 & 0x0f0f_0f0f) | (nibbles & 0x0f0f_0f0f) << 4;
-        mmer.min(bytes.swap_bytes() >> (32 - 2 * self.m))
+        bytes.swap_bytes() >> (32 - 2 * self.m)
     }
 
-    /// The stripe of a minimizer's hash. Minimizers are small numbers mostly, so they are spread by another factor.
+    /// The number of a lane's minimizer: a bijection of 2 m bits, whose high bits are its stripe. Minimizers are small numbers mostly, so they are
+    /// spread by another factor.
     #[inline(always)]
-    pub fn stripe_of(&self, minimizer: u32) -> u32 {
-        let spread = (minimizer ^ minimizer >> SPREAD_SHIFT).wrapping_mul(SPREAD);
-        ((u64::from(spread)) >> self.stripe_shift) as u32
+    pub(crate) fn number(&self, lane: u32) -> u32 {
+        let hash = lane >> (32 - 2 * self.m);
+        (hash ^ hash >> self.m).wrapping_mul(SPREAD) & self.mask
     }
 
-    /// How wide records of super-k-mers are.
-    pub const fn width(&self) -> Width {
-        Width::for_kmers(self.k, self.m)
+    /// The m-mer of which that is the number.
+    pub(crate) fn mmer(&self, number: u32) -> u32 {
+        let spread = number.wrapping_mul(inverse(SPREAD)) & self.mask;
+        let hash = spread ^ spread >> self.m;
+        hash.wrapping_mul(inverse(self.factor >> (32 - 2 * self.m))) & self.mask ^ self.flip
+    }
+
+    /// The stripe of the minimizer with this number.
+    #[inline(always)]
+    pub(crate) fn stripe(&self, number: u32) -> u32 {
+        number >> self.rest_bits
+    }
+
+    /// The stripe of a position of a tile.
+    pub fn stripe_of(&self, lane: u32) -> u32 {
+        self.stripe(self.number(lane))
+    }
+
+    /// What records of super-k-mers look like.
+    pub const fn form(&self) -> Form {
+        Form::new(self)
     }
 
     /// m-mers that a k-mer has.
-    pub(crate) fn window(&self) -> usize {
+    pub(crate) const fn window(&self) -> usize {
         (self.k - self.m + 1) as usize
     }
+}
+
+/// What an odd number is to be multiplied with so that it is 1, modulo 2^32; by Newton's steps, each of which doubles how many bits are right.
+const fn inverse(odd: u32) -> u32 {
+    let (mut inverse, mut right) = (odd, 3);
+    while right < 32 {
+        inverse = inverse.wrapping_mul(2u32.wrapping_sub(odd.wrapping_mul(inverse)));
+        right *= 2;
+    }
+    inverse
+}
+
+/// Where in its tile a lane's minimizer begins.
+#[inline(always)]
+pub(crate) const fn place_of(lane: u32) -> usize {
+    (LAST_PLACE - (lane & LAST_PLACE)) as usize
 }
 
 /// Bases of a minimizer: long enough that stripes come out even, short enough that neighbours share it.
@@ -96,11 +148,13 @@ pub const fn minimizer_size(k: u32) -> u32 {
         ..=7 => k.div_ceil(2) + 1,
         8..=17 => 7,
         18..=20 => 8,
-        _ => 9,
+        21..=30 => 9,
+        // As long as a k-mer's record fits 12 bytes.
+        _ => 10,
     }
 }
 
-/// Minimizers of a tile: scratch of [`Dealer::minimizers`].
+/// Minimizers of a tile, a lane for each position: scratch of [`Dealer::minimizers`].
 pub struct Tile {
     pub(crate) minima: Vec<u32>,
 }
@@ -139,13 +193,14 @@ mod tests {
     use crate::bases::PADDING;
     use proptest::prelude::*;
 
-    /// The oracle: each m-mer of each k-mer.
-    fn naive(dealer: &Dealer, packed: &[u8], at: usize) -> u32 {
+    /// The oracle: each m-mer of each k-mer; of equal ones the last. The hash, and where the m-mer begins.
+    fn naive(dealer: &Dealer, packed: &[u8], at: usize) -> (u32, usize) {
         let base = |i: usize| u32::from(packed[i / 4] >> (6 - 2 * (i % 4)) & 3);
         let mmer = |i: usize| (i..i + dealer.m as usize).fold(0, |m, i| m << 2 | base(i));
         let other = |i: usize| (i..i + dealer.m as usize).rev().fold(0, |m, i| m << 2 | (3 - base(i)));
         let taken = |i: usize| if dealer.canonical { mmer(i).min(other(i)) } else { mmer(i) };
-        (at..at + dealer.window()).map(|i| dealer.hash(taken(i))).min().expect("at least one m-mer")
+        let hashes = (at..at + dealer.window()).map(|i| (dealer.hash(taken(i)), i));
+        hashes.min_by_key(|(hash, i)| (*hash, usize::MAX - i)).expect("at least one m-mer")
     }
 
     proptest! {
@@ -157,28 +212,45 @@ mod tests {
             let mut tile = Tile::default();
             dealer.minimizers(&packed, first * 4, count, &mut tile);
             for i in 0..count {
-                prop_assert_eq!(tile.minima[i], naive(&dealer, &packed, first * 4 + i), "position {}", i);
+                let lane = tile.minima[i];
+                let found = (lane & !LAST_PLACE, first * 4 + place_of(lane));
+                prop_assert_eq!(found, naive(&dealer, &packed, first * 4 + i), "position {}", i);
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_number_leads_back_to_its_mmer(k in 4..=32u32, seed: u64, mmer: u32) {
+            let dealer = Dealer::new(Params::new(k, 0).unwrap(), 5, seed);
+            let mmer = mmer & dealer.mask;
+            let hash = dealer.hash(mmer);
+            prop_assert_eq!(hash & (u32::MAX >> (2 * dealer.m)), 0, "room for the place");
+            prop_assert_eq!(dealer.mmer(dealer.number(hash | LAST_PLACE)), mmer);
+            prop_assert_eq!(dealer.other_strand(dealer.other_strand(mmer)), mmer);
         }
     }
 
     /// A k-mer's stripe as docs/formats.md says it of a dense file.
     fn documented(k: u32, seed: u64, stripe_bits: u32, canonical: bool, kmer: &[u8]) -> u32 {
         let m = match k {
+            31.. => 10,
             21.. => 9,
             18.. => 8,
             8.. => 7,
             _ => k.div_ceil(2) + 1,
         } as usize;
+        let all = 1u64 << (2 * m);
         let (f, g) = ((seed >> 32) ^ 0x5bd1_e995, ((seed & 0xffff_ffff) ^ 0x9e37_79b1) | 1);
         let number = |bases: &mut dyn Iterator<Item = u8>| bases.fold(0, |x, base| x * 4 + u64::from(base));
+        let mix = |x: u64| x ^ (x >> m);
         let hash = |m_mer: &[u8]| {
             let x = number(&mut m_mer.iter().copied());
             let other = number(&mut m_mer.iter().rev().map(|base| 3 - base));
-            ((if canonical { x.min(other) } else { x }) ^ f).wrapping_mul(g) & u64::from(u32::MAX)
+            ((if canonical { x.min(other) } else { x }) ^ f).wrapping_mul(g) % all
         };
         let h = kmer.windows(m).map(hash).min().expect("at least one m-mer");
-        ((((h ^ (h >> 15)) * 0x85eb_ca6b) & 0xffff_ffff) >> (32 - stripe_bits)) as u32
+        ((mix(h) * 0x85eb_ca6b % all) >> (2 * m).saturating_sub(stripe_bits as usize)) as u32
     }
 
     proptest! {

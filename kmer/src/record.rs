@@ -1,357 +1,336 @@
-//! A super-k-mer as one number: its bases and a header, in 8, 12 or 16 bytes.
+//! A super-k-mer as one number, written around its minimizer: in 6, 8, 12 or 16 bytes.
 //!
 //! ```text
-//! high bits   n bases, 2 bits each, the first in the highest bits, then zeros down to bit 8
-//! bit 7       the first record of its row in this stripe
-//! bits 0..7   k-mers (n = k-mers + k - 1)
+//! bits, the lowest first, for minimizers of m bases and windows of w = k - m + 1 of them
+//! 1           the first record of its row in this stripe
+//! 0 or 1      where k-mers are canonical: the minimizer stands there as its reverse complement
+//! 2 w - 1     the bases right of the minimizer, 2 bits each, the last in the lowest; then a one
+//! 2 w - 1     those left of it, likewise
+//! the others  the bits of the minimizer's number that the stripe does not tell (`minimizer.rs`), then zeros
 //! ```
 //!
-//! In memory the number is little endian. Two super-k-mers are equal exactly when their numbers are, but for bit 7, so a super-k-mer is looked
-//! up as a number, and its k-mers are shifts of it that do not wait for each other. [`Width::for_kmers`] picks the narrowest width that holds
-//! the longest super-k-mer without repeats; longer ones (the same m-mer is the minimizer again and again) are cut.
+//! All k-mers of a super-k-mer have its minimizer in them, so at most w - 1 bases are left and right of it. What the stripe tells of the minimizer is not
+//! stored: a record of k = 21 takes 8 bytes among 2048 stripes, where its bases alone would be up to 66 bits. [`Form::width`] is the narrowest
+//! width that holds all records of a run. In memory the number is little endian. Two super-k-mers of a stripe are equal exactly when their numbers
+//! are, but for bit 0, so a super-k-mer is looked up as a number; only different ones are spelled out ([`crate::spelled`]).
 
-use crate::params::Params;
-use crate::simd;
+use crate::minimizer::Dealer;
 
 /// Bytes of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Width {
-    /// 8 bytes, up to 28 bases.
-    Narrow = 8,
-    /// 12 bytes, up to 44 bases.
-    Middle = 12,
-    /// 16 bytes, up to 60 bases.
-    Wide = 16,
+    /// 6 bytes.
+    Six = 6,
+    /// 8 bytes.
+    Eight = 8,
+    /// 12 bytes.
+    Twelve = 12,
+    /// 16 bytes.
+    Sixteen = 16,
 }
 
-/// Says that a record is the first of its row in its stripe.
-pub const NEW_ROW: u8 = 0x80;
-
 impl Width {
-    /// The width for k-mers of `k` bases whose minimizers have `m`.
-    pub const fn for_kmers(k: u32, m: u32) -> Self {
-        match 2 * k - m {
-            0..=28 => Self::Narrow,
-            29..=44 => Self::Middle,
-            _ => Self::Wide,
-        }
-    }
-
     /// Bytes of a record.
     pub const fn bytes(self) -> usize {
         self as usize
     }
+}
 
-    /// Bases that fit a record.
-    pub const fn bases(self) -> u32 {
-        (self as u32 - 1) * 4
+/// Says that a record is the first of its row in its stripe.
+pub(crate) const NEW_ROW: u64 = 1;
+
+/// Where the parts of a record are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Form {
+    /// Bits before the bases: 1, or 2 where k-mers are canonical.
+    flags: u32,
+    /// Bits for the bases of a side and the one above them.
+    side: u32,
+    /// Bits of the minimizer.
+    rest: u32,
+    /// Bases of the longest super-k-mer.
+    bases: u32,
+}
+
+/// Bases that a word has from wherever in a byte they begin.
+const SHORT: u32 = 29;
+
+impl Form {
+    pub(crate) const fn new(dealer: &Dealer) -> Self {
+        Self {
+            flags: 1 + dealer.canonical as u32,
+            side: 2 * dealer.window() as u32 - 1,
+            rest: dealer.rest_bits,
+            bases: 2 * dealer.k - dealer.m,
+        }
     }
 
-    /// Most k-mers of `k` bases in a record: as many as fit, and at most 32.
-    pub const fn max_kmers(self, k: u32) -> u32 {
-        let fit = self.bases() - k + 1;
-        if fit < 32 { fit } else { 32 }
+    /// The width for all records.
+    pub const fn width(self) -> Width {
+        match self.flags + 2 * self.side + self.rest {
+            0..=48 if self.bases <= SHORT => Width::Six,
+            0..=64 => Width::Eight,
+            65..=96 => Width::Twelve,
+            _ => Width::Sixteen,
+        }
     }
+}
+
+/// The parts of a record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Parts {
+    /// [`NEW_ROW`] or 0, and 2 for a minimizer that is the other strand's.
+    pub(crate) flags: u64,
+    /// Bases right of the minimizer, with a one above them.
+    pub(crate) right: u64,
+    /// Bases left of it, likewise.
+    pub(crate) left: u64,
+    /// What the stripe does not tell of the minimizer.
+    pub(crate) rest: u64,
 }
 
 /// A record as a number.
 pub trait Record: Copy + Default + PartialEq + std::fmt::Debug {
     /// Its width.
     const WIDTH: Width;
-    /// `n` bases of `packed` from base `start` on, header zero. `packed` has 16 bytes from there on.
-    fn cut(packed: &[u8], start: usize, n: u32) -> Self;
-    /// The same with a header.
-    fn with_header(self, header: u8) -> Self;
-    /// The low byte.
-    fn header(self) -> u8;
-    /// The same without the mark of a new row: what equal super-k-mers have in common.
-    fn unmarked(self) -> Self;
+    /// Whether all super-k-mers are so short that a word has their bases, from wherever in a byte they begin: 29 at most.
+    const SHORT: bool;
+    /// From its two words, low and high.
+    fn from_words(low: u64, high: u64) -> Self;
+    /// As two words.
+    fn words(self) -> (u64, u64);
     /// From its bytes, of which there are [`Width::bytes`].
     fn load(bytes: &[u8]) -> Self;
     /// Into its bytes.
     fn store(self, bytes: &mut [u8]);
-    /// 64 bits of bases from base `i` on, `i` below 32.
-    fn window(self, i: u32) -> u64;
     /// Mixes all bits into the high bits of a word.
     fn hash(self, multiplier: u64) -> u64;
-    /// As two words.
-    fn words(self) -> (u64, u64);
-    /// From its two words.
-    fn from_words(first: u64, second: u64) -> Self;
+    /// Whether it is the first of its row in its stripe.
+    fn is_marked(self) -> bool;
+    /// The same without that mark: what equal super-k-mers have in common.
+    fn unmarked(self) -> Self;
 }
 
-/// 8 bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Narrow(u64);
-/// 12 bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Middle(u64, u64);
-/// 16 bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Wide(u64, u64);
-
+/// Puts the parts together that [`parts`] takes apart.
 #[inline(always)]
-fn word(bytes: &[u8]) -> u64 {
-    u64::from_be_bytes(bytes[..8].try_into().expect("8 bytes"))
+pub(crate) fn compose<R: Record>(form: Form, parts: Parts) -> R {
+    let Parts { flags, right, left, rest } = parts;
+    let low = right << form.flags | flags;
+    let below = form.flags + form.side;
+    if R::WIDTH.bytes() <= 8 {
+        return R::from_words((rest << form.side | left) << below | low, 0);
+    }
+    // Left side and rest have up to 67 bits, below them are 3 to 49.
+    let (high, above) = (rest << form.side | left, rest >> 1 >> (63 - form.side));
+    R::from_words(high << below | low, above << below | high >> (64 - below))
 }
 
-impl Record for Narrow {
-    const WIDTH: Width = Width::Narrow;
-
-    #[inline(always)]
-    fn cut(packed: &[u8], start: usize, n: u32) -> Self {
-        // 28 bases and up to 3 before them fit a word.
-        let bases = word(&packed[start / 4..start / 4 + 8]) << (2 * (start % 4));
-        Self(bases & (!0 << (64 - 2 * n)))
-    }
-    #[inline(always)]
-    fn with_header(self, header: u8) -> Self {
-        Self(self.0 | u64::from(header))
-    }
-    #[inline(always)]
-    fn header(self) -> u8 {
-        self.0 as u8
-    }
-    #[inline(always)]
-    fn unmarked(self) -> Self {
-        Self(self.0 & !u64::from(NEW_ROW))
-    }
-    #[inline(always)]
-    fn load(bytes: &[u8]) -> Self {
-        Self(u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")))
-    }
-    #[inline(always)]
-    fn store(self, bytes: &mut [u8]) {
-        bytes[..8].copy_from_slice(&self.0.to_le_bytes());
-    }
-    #[inline(always)]
-    fn window(self, i: u32) -> u64 {
-        self.0 << (2 * i)
-    }
-    #[inline(always)]
-    fn hash(self, multiplier: u64) -> u64 {
-        (self.0 ^ self.0 >> 29).wrapping_mul(multiplier)
-    }
-    #[inline(always)]
-    fn words(self) -> (u64, u64) {
-        (self.0, 0)
-    }
-    #[inline(always)]
-    fn from_words(first: u64, _: u64) -> Self {
-        Self(first)
+/// Takes a record apart.
+#[inline(always)]
+pub(crate) fn parts<R: Record>(form: Form, record: R) -> Parts {
+    let (low, high) = record.words();
+    let (below, side) = (form.flags + form.side, !(u64::MAX << form.side));
+    // Two shifts, since one of 64 bits is none; a side has no more than 47.
+    let (middle, above) = if R::WIDTH.bytes() <= 8 {
+        (low >> below, 0)
+    } else {
+        (low >> below | high << (64 - below), high >> below)
+    };
+    Parts {
+        flags: low & !(u64::MAX << form.flags),
+        right: low >> form.flags & side,
+        left: middle & side,
+        rest: middle >> form.side | above << 1 << (63 - form.side),
     }
 }
 
-/// The bits of so many bases in two words, high word first.
-static KEPT: [(u64, u64); 64] = {
-    let (mut kept, mut n) = ([(0, 0); 64], 1);
-    while n < 64 {
-        let bits = u128::MAX << (128 - 2 * n);
-        kept[n] = ((bits >> 64) as u64, bits as u64);
-        n += 1;
-    }
-    kept
-};
+/// What the narrow widths do with their one word.
+macro_rules! one_word {
+    ($(#[$doc:meta])* $name:ident, $width:expr, $short:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq)]
+        pub struct $name(u64);
 
-/// What both long widths do with their two words, high word first.
-macro_rules! two_words {
-    ($name:ident, $width:expr, $load:expr, $store:expr) => {
         impl Record for $name {
             const WIDTH: Width = $width;
+            const SHORT: bool = $short;
 
             #[inline(always)]
-            fn cut(packed: &[u8], start: usize, n: u32) -> Self {
-                let bytes = &packed[start / 4..start / 4 + 16];
-                let shift = 2 * (start % 4) as u32;
-                // The low bits of the second word, which none of up to 60 bases needs, are zeros.
-                let high = word(bytes) << shift | u64::from(bytes[8]) >> (8 - shift);
-                let low = word(&bytes[8..]) << shift;
-                let (kept_high, kept_low) = KEPT[n as usize & 63];
-                Self(high & kept_high, low & kept_low)
-            }
-            #[inline(always)]
-            fn with_header(self, header: u8) -> Self {
-                Self(self.0, self.1 | u64::from(header) << (128 - 8 * Self::WIDTH.bytes()))
-            }
-            #[inline(always)]
-            fn header(self) -> u8 {
-                (self.1 >> (128 - 8 * Self::WIDTH.bytes())) as u8
-            }
-            #[inline(always)]
-            fn unmarked(self) -> Self {
-                Self(self.0, self.1 & !(u64::from(NEW_ROW) << (128 - 8 * Self::WIDTH.bytes())))
-            }
-            #[inline(always)]
-            fn load(bytes: &[u8]) -> Self {
-                $load(bytes)
-            }
-            #[inline(always)]
-            fn store(self, bytes: &mut [u8]) {
-                $store(self, bytes)
-            }
-            #[inline(always)]
-            fn window(self, i: u32) -> u64 {
-                // Two shifts, since one of 64 bits is none.
-                self.0 << (2 * i) | self.1 >> 1 >> (63 - 2 * i)
-            }
-            #[inline(always)]
-            fn hash(self, multiplier: u64) -> u64 {
-                let low = (self.1 ^ self.1 >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-                (self.0 ^ self.0 >> 29 ^ low).wrapping_mul(multiplier)
+            fn from_words(low: u64, _: u64) -> Self {
+                Self(low)
             }
             #[inline(always)]
             fn words(self) -> (u64, u64) {
-                (self.0, self.1)
+                (self.0, 0)
             }
             #[inline(always)]
-            fn from_words(first: u64, second: u64) -> Self {
-                Self(first, second)
+            fn load(bytes: &[u8]) -> Self {
+                const BYTES: usize = $width.bytes();
+                let low = u64::from(u32::from_le_bytes(bytes[..4].try_into().expect("4 bytes")));
+                // The last four bytes: the first two of them twice, if there are six.
+                let last = u32::from_le_bytes(bytes[BYTES - 4..BYTES].try_into().expect("4 bytes"));
+                Self(low | u64::from(last) << (8 * (BYTES - 4)))
+            }
+            #[inline(always)]
+            fn store(self, bytes: &mut [u8]) {
+                const BYTES: usize = $width.bytes();
+                bytes[..BYTES].copy_from_slice(&self.0.to_le_bytes()[..BYTES]);
+            }
+            #[inline(always)]
+            fn hash(self, multiplier: u64) -> u64 {
+                (self.0 ^ self.0 >> 29).wrapping_mul(multiplier)
+            }
+            #[inline(always)]
+            fn is_marked(self) -> bool {
+                self.0 & NEW_ROW != 0
+            }
+            #[inline(always)]
+            fn unmarked(self) -> Self {
+                Self(self.0 & !NEW_ROW)
             }
         }
     };
 }
 
-two_words!(
-    Middle,
-    Width::Middle,
-    |bytes: &[u8]| {
-        let low = u32::from_le_bytes(bytes[..4].try_into().expect("4 bytes"));
-        Self(u64::from_le_bytes(bytes[4..12].try_into().expect("8 bytes")), u64::from(low) << 32)
-    },
-    |record: Self, bytes: &mut [u8]| {
-        bytes[..4].copy_from_slice(&((record.1 >> 32) as u32).to_le_bytes());
-        bytes[4..12].copy_from_slice(&record.0.to_le_bytes());
-    }
+/// What the wide widths do with their two words: the low one, and the high one or half of it.
+macro_rules! two_words {
+    ($(#[$doc:meta])* $name:ident, $width:expr, $high:ty) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq)]
+        pub struct $name(u64, $high);
+
+        impl Record for $name {
+            const WIDTH: Width = $width;
+            const SHORT: bool = false;
+
+            #[inline(always)]
+            fn from_words(low: u64, high: u64) -> Self {
+                Self(low, high as $high)
+            }
+            #[inline(always)]
+            fn words(self) -> (u64, u64) {
+                (self.0, u64::from(self.1))
+            }
+            #[inline(always)]
+            fn load(bytes: &[u8]) -> Self {
+                const BYTES: usize = $width.bytes();
+                let low = u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes"));
+                Self(low, <$high>::from_le_bytes(bytes[8..BYTES].try_into().expect("the other bytes")))
+            }
+            #[inline(always)]
+            fn store(self, bytes: &mut [u8]) {
+                const BYTES: usize = $width.bytes();
+                bytes[..8].copy_from_slice(&self.0.to_le_bytes());
+                bytes[8..BYTES].copy_from_slice(&self.1.to_le_bytes());
+            }
+            #[inline(always)]
+            fn hash(self, multiplier: u64) -> u64 {
+                let high = u64::from(self.1);
+                let high = (high ^ high >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                (self.0 ^ self.0 >> 29 ^ high).wrapping_mul(multiplier)
+            }
+            #[inline(always)]
+            fn is_marked(self) -> bool {
+                self.0 & NEW_ROW != 0
+            }
+            #[inline(always)]
+            fn unmarked(self) -> Self {
+                Self(self.0 & !NEW_ROW, self.1)
+            }
+        }
+    };
+}
+
+one_word!(
+    /// 6 bytes.
+    Six,
+    Width::Six,
+    true
+);
+one_word!(
+    /// 8 bytes.
+    Eight,
+    Width::Eight,
+    false
 );
 two_words!(
-    Wide,
-    Width::Wide,
-    |bytes: &[u8]| {
-        let half = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
-        Self(half(8), half(0))
-    },
-    |record: Self, bytes: &mut [u8]| {
-        bytes[..8].copy_from_slice(&record.1.to_le_bytes());
-        bytes[8..16].copy_from_slice(&record.0.to_le_bytes());
-    }
+    /// 12 bytes.
+    Twelve,
+    Width::Twelve,
+    u32
 );
-
-/// How many k-mers a record says it has.
-#[inline(always)]
-pub fn kmers<R: Record>(record: R) -> u32 {
-    u32::from(record.header() & !NEW_ROW)
-}
-
-/// k-mers of a batch of records, and whose they are, for a counter to take.
-#[derive(Default)]
-pub struct Expanded<K> {
-    /// k-mers, then some that mean nothing.
-    pub keys: Vec<K>,
-    /// What was given with each k-mer's record.
-    pub tags: Vec<u64>,
-    /// How many k-mers there are.
-    pub len: usize,
-}
-
-/// k-mers that are written at a time, wanted or not.
-pub(crate) const LANES: usize = 8;
-/// Places that [`Expanded`] has behind its limit, so that whole groups can be written.
-pub(crate) const SLACK: usize = 64;
-
-impl<K: Copy + Default> Expanded<K> {
-    /// Room for `limit` k-mers.
-    pub fn new(limit: usize) -> Self {
-        Self { keys: vec![K::default(); limit + SLACK], tags: vec![0; limit + SLACK], len: 0 }
-    }
-
-    /// How many k-mers there is room for.
-    pub fn limit(&self) -> usize {
-        self.keys.len() - SLACK
-    }
-
-    /// The k-mers and their tags.
-    pub fn pairs(&self) -> (&[K], &[u64]) {
-        (&self.keys[..self.len], &self.tags[..self.len])
-    }
-}
-
-/// A k-mer as a counter takes it.
-pub trait KeyBits: Copy + Default {
-    /// From the low bits of a word.
-    fn from_word(word: u64) -> Self;
-}
-
-impl KeyBits for u32 {
-    #[inline(always)]
-    fn from_word(word: u64) -> Self {
-        word as u32
-    }
-}
-
-impl KeyBits for u64 {
-    #[inline(always)]
-    fn from_word(word: u64) -> Self {
-        word
-    }
-}
-
-/// Appends the k-mers of as many `records` as there is room for, each with its record's tag, and says how many records that were.
-///
-/// # Errors
-/// The number of a record whose header no writer leaves: no k-mers, or more than fit.
-pub fn expand<R: Record, K: KeyBits>(
-    records: &[R],
-    tags: &[u64],
-    params: Params,
-    into: &mut Expanded<K>,
-) -> Result<usize, usize> {
-    simd::expand(records, tags, params, into)
-}
+two_words!(
+    /// 16 bytes.
+    Sixteen,
+    Width::Sixteen,
+    u64
+);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bases::{Run, kmers_of};
     use proptest::prelude::*;
 
-    fn check<R: Record>(packed: &[u8], start: usize, n: u32, k: u32) {
-        let params = Params::new(k, 0).expect("in range");
-        let count = n - k + 1;
-        let plain = R::cut(packed, start, n).with_header(count as u8);
-        let marked = R::cut(packed, start, n).with_header(count as u8 | NEW_ROW);
-        assert_eq!((kmers(plain), marked.unmarked(), marked.header()), (count, plain, count as u8 | NEW_ROW));
-        let mut bytes = vec![0; R::WIDTH.bytes()];
-        marked.store(&mut bytes);
-        assert_eq!(R::load(&bytes), marked);
-        let run = Run { start: start as u32, len: n, row: 0 };
-        let want: Vec<u64> = kmers_of(packed, &run, params).collect();
-        let mut got = Expanded::<u64>::new(100);
-        assert_eq!(expand(&[plain], &[7 << 32 | 5], params, &mut got), Ok(1));
-        assert_eq!(got.pairs(), (&want[..], &vec![7 << 32 | 5; want.len()][..]));
-        let (params, mut got) = (params.with_canonical(true), Expanded::<u64>::new(100));
-        assert_eq!(expand(&[plain], &[1], params, &mut got), Ok(1));
-        assert_eq!(got.pairs().0, want.iter().map(|kmer| params.counted_as(*kmer)).collect::<Vec<_>>());
+    fn check<R: Record>(form: Form, parts: Parts) {
+        if form.width().bytes() > R::WIDTH.bytes() {
+            return; // Some parts do not fit.
+        }
+        let record: R = compose(form, parts);
+        assert_eq!(super::parts(form, record), parts);
+        assert_eq!(record.is_marked(), parts.flags & NEW_ROW != 0);
+        let unmarked = Parts { flags: parts.flags & !NEW_ROW, ..parts };
+        assert_eq!(record.unmarked(), compose(form, unmarked));
+        let mut bytes = vec![0xff; R::WIDTH.bytes() + 3];
+        record.store(&mut bytes);
+        assert_eq!((R::load(&bytes), &bytes[R::WIDTH.bytes()..]), (record, &[0xff; 3][..]));
+        let (low, high) = record.words();
+        assert_eq!(R::from_words(low, high), record);
     }
 
     proptest! {
         #[test]
-        fn records_hold_their_kmers(bytes in prop::collection::vec(any::<u8>(), 80), start in 0..200usize, k in 4..=32u32, more in 0..60u32) {
-            if k <= 28 { check::<Narrow>(&bytes, start, k + more % Width::Narrow.max_kmers(k), k); }
-            check::<Middle>(&bytes, start, k + more % Width::Middle.max_kmers(k), k);
-            check::<Wide>(&bytes, start, k + more % Width::Wide.max_kmers(k), k);
+        fn records_are_put_together_and_taken_apart(
+            k in 4..=32u32, stripe_bits in 0..=16u32, canonical: bool, flags in 0..4u64, sides: (u64, u64), lens in (0..24u32, 0..24u32), rest: u64,
+        ) {
+            let params = crate::params::Params::new(k, 0).unwrap().with_canonical(canonical);
+            let form = Dealer::new(params, stripe_bits, 1).form();
+            let side = |bases: u64, len: u32| {
+                let bits = 2 * (len % form.side.div_ceil(2));
+                bases & !(u64::MAX << bits) | 1 << bits
+            };
+            let parts = Parts {
+                flags: flags & !(u64::MAX << form.flags),
+                right: side(sides.0, lens.0),
+                left: side(sides.1, lens.1),
+                rest: rest & !(u64::MAX << form.rest),
+            };
+            check::<Six>(form, parts);
+            check::<Eight>(form, parts);
+            check::<Twelve>(form, parts);
+            check::<Sixteen>(form, parts);
         }
     }
 
     #[test]
-    fn a_full_buffer_takes_no_more_and_a_bad_header_is_named() {
-        let params = Params::new(16, 0).expect("in range");
-        let record = Narrow::cut(&[0x1b; 16], 0, 20).with_header(5);
-        let mut into = Expanded::<u32>::new(12);
-        assert_eq!(expand(&[record; 4], &[1; 4], params, &mut into), Ok(2));
-        assert_eq!(into.len, 10);
-        let bad = Narrow::cut(&[0x1b; 16], 0, 20).with_header(14);
-        assert_eq!(expand(&[record, bad], &[1; 2], params, &mut Expanded::<u32>::new(64)), Err(1));
-        let none = Narrow::cut(&[0x1b; 16], 0, 20);
-        assert_eq!(expand(&[none], &[1], params, &mut Expanded::<u32>::new(64)), Err(0));
+    fn widths_of_a_run_with_2048_stripes() {
+        let width = |k, canonical| {
+            let params = crate::params::Params::new(k, 0).expect("in range").with_canonical(canonical);
+            Dealer::new(params, 11, 7).form().width().bytes()
+        };
+        let found: Vec<_> =
+            [13, 16, 17, 18, 21, 22, 23, 30, 31, 32].map(|k| (k, width(k, false), width(k, true))).into();
+        let want = [
+            (13, 6, 6),
+            (16, 6, 6),
+            (17, 6, 6),
+            (18, 6, 8),
+            (21, 8, 8),
+            (22, 8, 8),
+            (23, 12, 12),
+            (30, 12, 12),
+            (31, 12, 16),
+            (32, 16, 16),
+        ];
+        assert_eq!(found, want);
     }
 }

@@ -1,46 +1,84 @@
-//! Stretches of a tile whose k-mers all have one minimizer, and the stripe of each.
+//! Stretches of a tile whose k-mers all have one minimizer, and its number.
 //!
 //! Where minimizers change is a bit mask. Where a run ends a stretch ends as well, and what lies between two runs is nobody's: both are put into
 //! the mask, so that one walk over it, without a look at the runs, lists all stretches. Which are of which run is known from where they end.
 
-use crate::minimizer::{Dealer, TILE, Tile};
+use crate::minimizer::{Dealer, LAST_PLACE, MAX_M, PLACE_BITS, TILE, Tile};
 use crate::simd;
 use std::ops::Range;
 
 /// Most places that are written at a time, wanted or not.
 pub(crate) const AT_A_TIME: usize = 16;
 
-/// A stretch: the position of its last k-mer in the tile, and its stripe in the high half.
+/// A stretch: the position of its last k-mer in the tile, and above it the number of its minimizer ([`Dealer::number`]).
 #[derive(Clone, Copy, Default)]
 #[repr(transparent)]
 pub(crate) struct Stretch(u32);
 
+const _: () = assert!(2 * MAX_M + PLACE_BITS <= 32);
+
 impl Stretch {
     #[inline(always)]
-    pub(crate) fn new(last: u16, stripe: u32) -> Self {
-        Self(stripe << 16 | u32::from(last))
+    pub(crate) fn new(last: u32, number: u32) -> Self {
+        Self(number << PLACE_BITS | last)
     }
     #[inline(always)]
     pub(crate) fn last(self) -> usize {
-        (self.0 & 0xffff) as usize
+        (self.0 & LAST_PLACE) as usize
     }
     #[inline(always)]
-    pub(crate) fn stripe(self) -> u32 {
-        self.0 >> 16
+    pub(crate) fn number(self) -> u32 {
+        self.0 >> PLACE_BITS
     }
 }
+
+/// How a stretch lies around its minimizer: the low half of the piece that it is.
+///
+/// ```text
+/// 0..5    bases before the minimizer
+/// 5..10   k-mers
+/// 11      there are more of one or the other, since the minimizer comes again: the other bits mean nothing
+/// 12..32  the number of the minimizer
+/// ```
+#[inline(always)]
+pub(crate) fn around(stretch: Stretch, begin: u32, minimizer: u32, window: u32) -> u32 {
+    let last = stretch.0 & LAST_PLACE;
+    let (kmers, before) = (last.wrapping_add(1).wrapping_sub(begin), minimizer.wrapping_sub(begin));
+    let again = if before < window { 0 } else { AGAIN };
+    stretch.0 & !LAST_PLACE | kmers << 5 | before | again
+}
+
+/// See [`around`].
+pub(crate) const AGAIN: u32 = 1 << 11;
 
 /// The stretches of a tile; keeps its memory from tile to tile.
 pub(crate) struct Stretches {
     /// Bit i: a stretch ends with the k-mer that starts at position i of the tile.
     ends_here: [u64; TILE / 64],
     list: Vec<Stretch>,
+    /// Where each one's last k-mer has its minimizer.
+    minimizers: Vec<u32>,
+    /// Of each [`around`], as if it began where the one before it ends.
+    around: Vec<u32>,
 }
 
 impl Default for Stretches {
     fn default() -> Self {
-        Self { ends_here: [0; TILE / 64], list: vec![Stretch::default(); TILE + AT_A_TIME] }
+        const MOST: usize = TILE + AT_A_TIME;
+        Self {
+            ends_here: [0; TILE / 64],
+            list: vec![Stretch::default(); MOST],
+            minimizers: vec![0; MOST],
+            around: vec![0; MOST],
+        }
     }
+}
+
+/// The stretches of a tile: see [`Stretches`].
+pub(crate) struct Found<'a> {
+    pub(crate) list: &'a [Stretch],
+    pub(crate) minimizers: &'a [u32],
+    pub(crate) around: &'a [u32],
 }
 
 impl Stretches {
@@ -51,7 +89,7 @@ impl Stretches {
         tile: &Tile,
         count: usize,
         runs: impl Iterator<Item = Range<usize>>,
-    ) -> &[Stretch] {
+    ) -> Found<'_> {
         simd::changes(tile.minimizers(), count, &mut self.ends_here);
         let words = count.div_ceil(64);
         let mut before = 0;
@@ -61,8 +99,12 @@ impl Stretches {
             self.ends_here[(before - 1) / 64] |= 1 << ((before - 1) % 64);
         }
         clear(&mut self.ends_here, before..words * 64);
-        let found = simd::stretches(dealer, tile.minimizers(), &self.ends_here[..words], &mut self.list);
-        &self.list[..found]
+        let (list, minimizers) = (&mut self.list[..], &mut self.minimizers[..]);
+        let found = simd::stretches(dealer, tile.minimizers(), &self.ends_here[..words], list, minimizers);
+        let (list, minimizers) = (&list[..found], &minimizers[..found]);
+        let around = &mut self.around[..found];
+        simd::all_around(list, minimizers, dealer.window() as u32, around);
+        Found { list, minimizers, around }
     }
 }
 

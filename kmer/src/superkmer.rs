@@ -1,6 +1,6 @@
 //! Cuts runs into super-k-mers and sorts their records by stripe.
 //!
-//! A super-k-mer is a stretch of a run whose k-mers all have one minimizer, and so belong to one stripe; its record is a number of 8, 12 or 16
+//! A super-k-mer is a stretch of a run whose k-mers all have one minimizer, at one place, and so belong to one stripe; its record is a number of 6 to 16
 //! bytes, see [`crate::record`]. Records of one stripe make a *section*, one behind the other. A row begins with a marked record, and unmarked
 //! ones belong to the row before them, so a reader knows which k-mers are of one row without a row number in each record.
 //!
@@ -10,10 +10,10 @@
 //! overwritten by the next.
 
 use crate::bases::{Bases, Run};
-use crate::minimizer::{Dealer, TILE, Tile};
-use crate::record::{Middle, NEW_ROW, Narrow, Wide, Width};
+use crate::minimizer::{Dealer, TILE, Tile, place_of};
+use crate::record::{Eight, NEW_ROW, Six, Sixteen, Twelve, Width};
 use crate::simd;
-use crate::stretches::Stretches;
+use crate::stretches::{AGAIN, Found, Stretch, Stretches, around};
 use std::ops::Range;
 
 /// Where a section lies in a batch, and what is in it.
@@ -44,30 +44,45 @@ struct Written {
     kmers: u32,
 }
 
-/// A super-k-mer that was found: first base, stripe, header of its record.
+/// A super-k-mer that was found.
+///
+/// ```text
+/// 0..10, 12..32   where it is around its minimizer, and the number of that: see [`around`]
+/// 10              the first of its row in its stripe
+/// 32..64          first base
+/// ```
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Piece(u64);
 
 impl Piece {
     #[inline(always)]
-    fn new(start: usize, stripe: u32, header: u8) -> Self {
-        Self((start as u64) << 32 | u64::from(stripe) << 8 | u64::from(header))
+    fn new(start: usize, around: u32) -> Self {
+        Self((start as u64) << 32 | u64::from(around))
+    }
+    #[inline(always)]
+    fn marked(self, is_new: bool) -> Self {
+        Self(self.0 | u64::from(is_new) << 10)
     }
     #[inline(always)]
     pub(crate) fn start(self) -> usize {
         (self.0 >> 32) as usize
     }
     #[inline(always)]
-    pub(crate) fn stripe(self) -> usize {
-        (self.0 >> 8) as usize & 0xffff
+    pub(crate) fn number(self) -> u32 {
+        self.0 as u32 >> 12
     }
+    /// [`NEW_ROW`] or 0.
     #[inline(always)]
-    pub(crate) fn header(self) -> u8 {
-        self.0 as u8
+    pub(crate) fn mark(self) -> u64 {
+        self.0 >> 10 & NEW_ROW
     }
     #[inline(always)]
     pub(crate) fn kmers(self) -> u32 {
-        u32::from(self.header() & !NEW_ROW)
+        self.0 as u32 >> 5 & 31
+    }
+    #[inline(always)]
+    pub(crate) fn before(self) -> u32 {
+        self.0 as u32 & 31
     }
 }
 
@@ -137,7 +152,7 @@ impl Splitter {
         Self {
             dealer,
             k: dealer.k,
-            width: dealer.width(),
+            width: dealer.form().width(),
             tile: Tile::default(),
             stretches: Stretches::default(),
             pieces: Vec::new(),
@@ -191,10 +206,12 @@ impl Splitter {
         // Second pass: every record to its place.
         let (pieces, packed) = (&self.pieces[..self.found], bases.packed());
         let (cursors, out) = (&mut self.cursors[..], &mut out[from..end]);
+        let dealer = &self.dealer;
         match self.width {
-            Width::Narrow => simd::write_records::<Narrow>(pieces, packed, self.k, cursors, out),
-            Width::Middle => simd::write_records::<Middle>(pieces, packed, self.k, cursors, out),
-            Width::Wide => simd::write_records::<Wide>(pieces, packed, self.k, cursors, out),
+            Width::Six => simd::write_records::<Six>(pieces, packed, dealer, cursors, out),
+            Width::Eight => simd::write_records::<Eight>(pieces, packed, dealer, cursors, out),
+            Width::Twelve => simd::write_records::<Twelve>(pieces, packed, dealer, cursors, out),
+            Width::Sixteen => simd::write_records::<Sixteen>(pieces, packed, dealer, cursors, out),
         }
         &self.sections
     }
@@ -256,9 +273,11 @@ impl Splitter {
             let stop = (run.start + run.len - k + 1) as usize;
             (run.start as usize).max(tile.start) - tile.start..stop.min(tile.end) - tile.start
         };
-        let mut stretches =
-            self.stretches.find(&self.dealer, &self.tile, tile.len(), runs.iter().map(within)).iter();
-        let longest = self.width.max_kmers(self.k) as usize;
+        let Found { list, minimizers, around: all_around } =
+            self.stretches.find(&self.dealer, &self.tile, tile.len(), runs.iter().map(within));
+        let mut stretches = list.iter().zip(minimizers).zip(all_around);
+        let (lanes, rest_bits, window) =
+            (self.tile.minimizers(), self.dealer.rest_bits, self.dealer.window() as u32);
         let mut sink = Sink {
             rows: &mut self.rows,
             pieces: &mut self.pieces[self.found..],
@@ -269,19 +288,28 @@ impl Splitter {
         for run in runs {
             sink.row = run.row;
             let Range { start: mut begin, end } = within(run);
+            let mut is_first = true;
             while begin < end {
-                let Some(stretch) = stretches.next() else { break };
-                let (next, stripe) = (stretch.last() + 1, stretch.stripe());
+                let Some(((stretch, minimizer), how)) = stretches.next() else { break };
+                let mut how = *how;
+                if is_first {
+                    // The one before it may have ended before the run began.
+                    how = around(*stretch, begin as u32, *minimizer, window);
+                    is_first = false;
+                }
+                let (next, stripe) = (stretch.last() + 1, stretch.number() >> rest_bits);
                 if SHARED && !self.share.has_part(stripe) {
                     self.left_out.part += (next - begin) as u64;
                     begin = next;
                     continue;
                 }
-                while next - begin > longest {
-                    sink.found::<OCCURRENCES>(tile.start + begin, stripe, longest);
-                    begin += longest;
+                if how & AGAIN == 0 {
+                    sink.found::<OCCURRENCES>(Piece::new(tile.start + begin, how), stripe);
+                } else {
+                    for (first, how) in repeats(lanes, begin, *stretch, window) {
+                        sink.found::<OCCURRENCES>(Piece::new(tile.start + first, how), stripe);
+                    }
                 }
-                sink.found::<OCCURRENCES>(tile.start + begin, stripe, next - begin);
                 begin = next;
             }
         }
@@ -290,8 +318,9 @@ impl Splitter {
 
     /// Between the passes: where each section begins. Returns the bytes of all.
     fn place(&mut self) -> u32 {
+        let rest_bits = self.dealer.rest_bits;
         for piece in &self.pieces[..self.found] {
-            let written = &mut self.written[piece.stripe()];
+            let written = &mut self.written[(piece.number() >> rest_bits) as usize];
             written.records += 1;
             written.kmers += piece.kmers();
         }
@@ -310,6 +339,27 @@ impl Splitter {
     }
 }
 
+/// The super-k-mers of a stretch that begins at `begin`, whose minimizer comes again and again: of each the first k-mer, and how it lies around the one that
+/// all its k-mers have.
+#[cold]
+fn repeats(
+    lanes: &[u32],
+    mut begin: usize,
+    stretch: Stretch,
+    window: u32,
+) -> impl Iterator<Item = (usize, u32)> {
+    std::iter::from_fn(move || {
+        let first = begin;
+        if first > stretch.last() {
+            return None;
+        }
+        let minimizer = place_of(lanes[first]);
+        let piece = Stretch::new(stretch.last().min(minimizer) as u32, stretch.number());
+        begin = piece.last() + 1;
+        Some((first, around(piece, first as u32, minimizer as u32, window)))
+    })
+}
+
 /// Takes the super-k-mers of a run.
 struct Sink<'a> {
     rows: &'a mut [Rows],
@@ -322,13 +372,13 @@ struct Sink<'a> {
 
 impl Sink<'_> {
     #[inline(always)]
-    fn found<const OCCURRENCES: bool>(&mut self, start: usize, stripe: u32, kmers: usize) {
+    fn found<const OCCURRENCES: bool>(&mut self, piece: Piece, stripe: u32) {
         let rows = &mut self.rows[stripe as usize];
         let new = rows.last != self.row;
         rows.last = self.row;
-        rows.count += if OCCURRENCES { kmers as u32 } else { u32::from(new) };
+        rows.count += if OCCURRENCES { piece.kmers() } else { u32::from(new) };
         // Whether it is to be written is not asked but counted with: there is nothing to guess.
-        self.pieces[self.found] = Piece::new(start, stripe, kmers as u8 | if new { NEW_ROW } else { 0 });
+        self.pieces[self.found] = piece.marked(new);
         self.found += usize::from(self.share.writes(stripe));
     }
 }
@@ -339,40 +389,32 @@ mod tests {
     use crate::bases::kmers_of;
     use crate::codec::pack_dna2;
     use crate::params::Params;
-    use crate::record::{Record, kmers};
+    use crate::record::Record;
+    use crate::spelled::{Expanded, Speller, expand};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
-    /// Every k-mer of the records, base by base, with the number of its row: marks counted on from `row`.
-    fn read<R: Record>(records: &[u8], k: u32, row: &mut u32, each: &mut impl FnMut(u64, u32)) {
+    /// Every k-mer of a stripe's records, with the number of its row: marks counted on from `row`.
+    fn read<R: Record>(records: &[u8], speller: &Speller, row: &mut u32, each: &mut impl FnMut(u64, u32)) {
         for bytes in records.chunks_exact(R::WIDTH.bytes()) {
             let record = R::load(bytes);
-            *row += u32::from(record.header() >> 7);
-            for first in 0..kmers(record) {
-                let base = |i: u32| record.window(i) >> 62;
-                each(
-                    (first..first + k)
-                        .fold(0, |kmer, i| kmer << 2 | if i < 32 { base(i) } else { far(record, i) }),
-                    *row,
-                );
-            }
+            *row += u32::from(record.is_marked());
+            let mut expanded = Expanded::<u64>::new(64);
+            assert_eq!(expand(&[record], &[1 << 32], speller, &mut expanded), Ok(1));
+            assert_eq!(expanded.weighed, expanded.len as u64);
+            expanded.pairs().0.iter().for_each(|kmer| each(*kmer, *row));
         }
-    }
-
-    /// Base `i` of a record, past what a window can begin with.
-    fn far<R: Record>(record: R, i: u32) -> u64 {
-        record.window(31) << (2 * (i - 31)) >> 62
     }
 
     /// What sections say: for every row of the unit (found by its first k-mers' order) its k-mers, and each k-mer's stripe.
     fn by_sections(
         rows: &[Vec<u8>],
-        k: u32,
+        params: Params,
         stripe_bits: u32,
         batches: usize,
     ) -> (Vec<Vec<u64>>, BTreeMap<u64, usize>) {
-        let params = Params::new(k, 0).expect("in range");
         let mut splitter = Splitter::new(Dealer::new(params, stripe_bits, 7), stripe_bits);
+        let mut speller = Speller::new(Dealer::new(params, stripe_bits, 7));
         splitter.begin_unit(Share::default());
         let mut groups: BTreeMap<(usize, u32), Vec<u64>> = BTreeMap::new();
         let mut stripe_of = BTreeMap::new();
@@ -399,10 +441,13 @@ mod tests {
                     assert!(before.is_none_or(|b| b == stripe), "a k-mer in two stripes");
                     kmers += 1;
                 };
+                speller.begin_stripe(stripe as u32);
+                let (speller, row) = (&speller, &mut numbers[stripe]);
                 match splitter.width {
-                    Width::Narrow => read::<Narrow>(records, k, &mut numbers[stripe], &mut each),
-                    Width::Middle => read::<Middle>(records, k, &mut numbers[stripe], &mut each),
-                    Width::Wide => read::<Wide>(records, k, &mut numbers[stripe], &mut each),
+                    Width::Six => read::<Six>(records, speller, row, &mut each),
+                    Width::Eight => read::<Eight>(records, speller, row, &mut each),
+                    Width::Twelve => read::<Twelve>(records, speller, row, &mut each),
+                    Width::Sixteen => read::<Sixteen>(records, speller, row, &mut each),
                 }
                 assert_eq!((kmers, numbers[stripe] - first), (section.kmers, section.rows));
             }
@@ -410,13 +455,13 @@ mod tests {
         (groups.into_values().collect(), stripe_of)
     }
 
-    fn naive_groups(rows: &[Vec<u8>], k: u32, stripe_of: &BTreeMap<u64, usize>) -> Vec<Vec<u64>> {
-        let params = Params::new(k, 0).expect("in range");
+    fn naive_groups(rows: &[Vec<u8>], params: Params, stripe_of: &BTreeMap<u64, usize>) -> Vec<Vec<u64>> {
         let mut groups: BTreeMap<(usize, usize), Vec<u64>> = BTreeMap::new();
-        for (i, row) in rows.iter().enumerate().filter(|(_, row)| row.len() >= k as usize) {
+        for (i, row) in rows.iter().enumerate().filter(|(_, row)| row.len() >= params.k() as usize) {
             let packed = pack_dna2(row).expect("ACGT");
             let run = Run { start: 0, len: row.len() as u32, row: 0 };
             kmers_of(&packed, &run, params)
+                .map(|kmer| params.counted_as(kmer))
                 .for_each(|kmer| groups.entry((stripe_of[&kmer], i)).or_default().push(kmer));
         }
         groups.into_values().collect()
@@ -426,17 +471,19 @@ mod tests {
         #[test]
         fn sections_hold_every_kmer_of_every_row(
             rows in prop::collection::vec(prop::collection::vec(prop::sample::select(&b"ACGT"[..]), 0..200), 1..30),
-            k in 4..=32u32, stripe_bits in 0..8u32, batches in 1..4usize,
+            k in 4..=32u32, canonical: bool, stripe_bits in 0..12u32, batches in 1..4usize,
         ) {
-            let (got, stripe_of) = by_sections(&rows, k, stripe_bits, batches);
-            prop_assert_eq!(got, naive_groups(&rows, k, &stripe_of));
+            let params = Params::new(k, 0).unwrap().with_canonical(canonical);
+            let (got, stripe_of) = by_sections(&rows, params, stripe_bits, batches);
+            prop_assert_eq!(got, naive_groups(&rows, params, &stripe_of));
         }
 
         #[test]
-        fn low_complexity_and_long_rows(repeat in 1..7usize, len in 0..9000usize, k in 4..=32u32) {
+        fn low_complexity_and_long_rows(repeat in 1..7usize, len in 0..9000usize, k in 4..=32u32, canonical: bool) {
+            let params = Params::new(k, 0).unwrap().with_canonical(canonical);
             let rows = vec![(0..len).map(|i| b"ACGTTGA"[i % repeat]).collect::<Vec<u8>>(), b"ACGTACGTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTT".to_vec()];
-            let (got, stripe_of) = by_sections(&rows, k, 5, 1);
-            prop_assert_eq!(got, naive_groups(&rows, k, &stripe_of));
+            let (got, stripe_of) = by_sections(&rows, params, 5, 1);
+            prop_assert_eq!(got, naive_groups(&rows, params, &stripe_of));
         }
     }
 
@@ -478,6 +525,7 @@ mod tests {
 
     #[test]
     fn a_row_shorter_than_k_leaves_nothing() {
-        assert!(by_sections(&[b"ACG".to_vec()], 4, 3, 1).0.is_empty());
+        let params = Params::new(4, 0).expect("in range");
+        assert!(by_sections(&[b"ACG".to_vec()], params, 3, 1).0.is_empty());
     }
 }

@@ -7,7 +7,7 @@
 //! Open addressing over a power of two of cache lines ([`crate::line`]), of whose places at most five in eight are in use.
 
 use crate::line::{Line, Masks, Places};
-use crate::record::{self, NEW_ROW, Record};
+use crate::record::Record;
 use crate::simd;
 use std::ops::Range;
 
@@ -27,15 +27,6 @@ pub struct Others<R> {
     pub records: Vec<R>,
     /// For each the group that its row is, in the low half, and weight 1 in the high half. Groups are numbered down from the highest.
     pub tags: Vec<u64>,
-}
-
-/// What there was in a stripe's records.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SortedOut {
-    /// Records.
-    pub records: u64,
-    /// k-mers, by the records' headers.
-    pub kmers: u64,
 }
 
 /// How many records ahead lines are prefetched.
@@ -70,12 +61,7 @@ impl<R: Places> Tally<R> {
     ///
     /// # Errors
     /// What `bytes` has behind its last whole record, in bytes.
-    pub fn sort_out(
-        &mut self,
-        bytes: &[u8],
-        occurrences: bool,
-        others: &mut Others<R>,
-    ) -> Result<SortedOut, usize> {
+    pub fn sort_out(&mut self, bytes: &[u8], occurrences: bool, others: &mut Others<R>) -> Result<(), usize> {
         let size = R::WIDTH.bytes();
         let left = bytes.len() % size;
         if left != 0 {
@@ -84,7 +70,7 @@ impl<R: Places> Tally<R> {
         others.records.clear();
         others.tags.clear();
         let count = bytes.len() / size;
-        let mut course = Course { kmers: 0, group: u32::MAX, used: self.used };
+        let mut course = Course { group: u32::MAX, used: self.used };
         for stride in (0..count).step_by(STRIDE) {
             self.make_room();
             course.used = self.used;
@@ -93,7 +79,7 @@ impl<R: Places> Tally<R> {
             simd::sort_out(Stride { bytes, records, occurrences, hash, lines, others, course });
             self.used = course.used;
         }
-        Ok(SortedOut { records: count as u64, kmers: course.kmers })
+        Ok(())
     }
 
     fn make_room(&mut self) {
@@ -154,7 +140,7 @@ fn add<R: Places>(
     weight: u32,
     masks: impl Fn(&Line, u64, u64) -> Masks,
 ) -> bool {
-    let (first, second) = record.words();
+    let (first, second) = record.sought();
     loop {
         let line = &mut lines[at];
         let found = R::found(masks(line, first, second));
@@ -167,7 +153,6 @@ fn add<R: Places>(
 
 /// How far a stripe has been sorted out.
 pub(crate) struct Course {
-    kmers: u64,
     /// The group of the last row with several records.
     group: u32,
     used: usize,
@@ -192,7 +177,7 @@ pub(crate) fn sort_out_any<R: Places>(
 ) {
     let Stride { bytes, records, occurrences, hash, lines, others, course } = stride;
     let size = R::WIDTH.bytes();
-    let (mut kmers, mut used) = (0, course.used);
+    let mut used = course.used;
     let line_of = |lines: &[Line], bytes| hash.line(lines, R::load(bytes).unmarked());
     // Of each record, until it is its turn.
     let mut ahead = [0; AHEAD];
@@ -207,15 +192,14 @@ pub(crate) fn sort_out_any<R: Places>(
             simd::prefetch(&lines[ahead[turn % AHEAD]]);
         }
         let record = next;
-        let begins = record.header() & NEW_ROW != 0;
+        let begins = record.is_marked();
         let ends = match bytes.get((i + 1) * size..(i + 2) * size) {
             Some(bytes) => {
                 next = R::load(bytes);
-                next.header() & NEW_ROW != 0
+                next.is_marked()
             }
             None => true,
         };
-        kmers += u64::from(record::kmers(record));
         if occurrences || (begins && ends) {
             used += usize::from(add(at, lines, record.unmarked(), 1, masks));
             continue;
@@ -224,22 +208,23 @@ pub(crate) fn sort_out_any<R: Places>(
         others.records.push(record);
         others.tags.push(1 << 32 | u64::from(course.group));
     }
-    (course.kmers, course.used) = (course.kmers + kmers, used);
+    course.used = used;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Middle, Narrow, Wide};
+    use crate::record::{Eight, Six, Sixteen, Twelve};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
-    /// Kinds that are 64 apart differ in their last bases only, which long records have in their second word.
+    /// Kinds that are 64 apart differ in their last bytes only, which wide records have in their second word.
     fn record<R: Record>(kind: usize, marked: bool) -> R {
-        let mut bases: Vec<u8> = (0..24).map(|i| (kind % 64 * 37 + i * (kind % 64)) as u8).collect();
-        let n = R::WIDTH.bytes() * 4 - 4;
-        bases[n / 4 - 1] ^= (kind / 64) as u8;
-        R::cut(&bases, 0, n as u32).with_header(5 | if marked { NEW_ROW } else { 0 })
+        let mut bytes: Vec<u8> =
+            (0..R::WIDTH.bytes()).map(|i| (kind % 64 * 37 + i * (kind % 64)) as u8).collect();
+        bytes[R::WIDTH.bytes() - 1] ^= (kind / 64) as u8;
+        bytes[0] = bytes[0] & !1 | u8::from(marked);
+        R::load(&bytes)
     }
 
     fn check<R: Places>(rows: &[Vec<usize>], multiplier: u64) {
@@ -251,11 +236,7 @@ mod tests {
         let mut bytes = vec![0; stream.len() * size];
         stream.iter().zip(bytes.chunks_exact_mut(size)).for_each(|(r, b)| r.store(b));
         let (mut tally, mut others) = (Tally::<R>::new(multiplier), Others::default());
-        let count = stream.len() as u64;
-        assert_eq!(
-            tally.sort_out(&bytes, false, &mut others),
-            Ok(SortedOut { records: count, kmers: 5 * count })
-        );
+        assert_eq!(tally.sort_out(&bytes, false, &mut others), Ok(()));
         let named = |record: &R| format!("{record:?}");
         let mut want: BTreeMap<String, u32> = BTreeMap::new();
         for row in rows.iter().filter(|row| row.len() == 1) {
@@ -281,9 +262,10 @@ mod tests {
         fn rows_of_one_record_are_added_up_and_others_left(
             rows in prop::collection::vec(prop::collection::vec(0..200usize, 1..4), 0..2000), multiplier in any::<u64>(),
         ) {
-            check::<Narrow>(&rows, multiplier);
-            check::<Middle>(&rows, multiplier);
-            check::<Wide>(&rows, multiplier);
+            check::<Six>(&rows, multiplier);
+            check::<Eight>(&rows, multiplier);
+            check::<Twelve>(&rows, multiplier);
+            check::<Sixteen>(&rows, multiplier);
         }
     }
 
@@ -295,25 +277,25 @@ mod tests {
             tally.hash.multiplier = 0;
             let (kinds, size) = (3000u32, R::WIDTH.bytes());
             let one = |kind: u32| {
-                let mut bases = [0; 24];
-                bases[..4].copy_from_slice(&kind.to_le_bytes());
-                R::cut(&bases, 0, 20).with_header(1 | NEW_ROW)
+                let mut bytes = [0; 16];
+                bytes[..4].copy_from_slice(&(kind << 1 | 1).to_le_bytes());
+                R::load(&bytes)
             };
             let mut bytes = vec![0; 2 * kinds as usize * size];
             (0..2 * kinds).zip(bytes.chunks_exact_mut(size)).for_each(|(i, b)| one(i % kinds).store(b));
-            let sorted = tally.sort_out(&bytes, false, &mut others).expect("whole records");
-            assert_eq!(sorted.records, u64::from(2 * kinds));
+            tally.sort_out(&bytes, false, &mut others).expect("whole records");
             let (records, tags) = tally.distinct();
             assert_eq!(records.len(), kinds as usize);
             assert!(tags.iter().all(|tag| tag >> 32 == 2));
         }
-        check::<Narrow>();
-        check::<Middle>();
-        check::<Wide>();
+        check::<Six>();
+        check::<Eight>();
+        check::<Twelve>();
+        check::<Sixteen>();
     }
 
     #[test]
     fn a_part_of_a_record_is_an_error() {
-        assert_eq!(Tally::<Narrow>::new(1).sort_out(&[0; 11], false, &mut Others::default()), Err(3));
+        assert_eq!(Tally::<Eight>::new(1).sort_out(&[0; 11], false, &mut Others::default()), Err(3));
     }
 }

@@ -173,7 +173,7 @@ fn look(job: &Job, leaf: &Leaf, bits_each: u64) -> Option<Found> {
 fn record_bytes(job: &Job, bases: u64, params: Params) -> u64 {
     let k = params.k();
     let window = u64::from(k - minimizer_size(k) + 1);
-    let width = Dealer::new(params, job.stripe_bits, job.seed).width().bytes() as u64;
+    let width = Dealer::new(params, job.stripe_bits, job.seed).form().width().bytes() as u64;
     let records = u128::from(bases) * 2 * u128::from(width) / u128::from(window + 1);
     // A little more than the mean: rows end, and repeats are unevenly spread.
     (records * 9 / 8) as u64

@@ -181,7 +181,7 @@ fn damaged_dense_files_are_refused(file: &std::path::Path) {
     let ended = leader().arg("dump").arg(&bad).run();
     let _ = ended.fails(
         1,
-        &["beginning: expected \"KMERDNS3\", found \"KMERDNS2\"", "another version of kmer-leader"],
+        &["beginning: expected \"KMERDNS4\", found \"KMERDNS2\"", "another version of kmer-leader"],
     );
 }
 

@@ -5,7 +5,8 @@
 
 use kmer::line::Places;
 use kmer::params::Params;
-use kmer::record::{Expanded, KeyBits, Record, expand};
+use kmer::record::Record;
+use kmer::spelled::{Expanded, KeyBits, Speller, expand};
 use kmer::tally::{Others, Tally};
 use shm_layout::hash::counter::{Added, GroupCounter, Key};
 
@@ -15,8 +16,16 @@ pub(crate) struct Counting<R, K> {
     others: Others<R>,
     table: GroupCounter<K>,
     expanded: Expanded<K>,
+    speller: Speller,
     seen: Seen,
+    how: How,
+}
+
+/// What counts.
+#[derive(Clone, Copy)]
+struct How {
     occurrences: bool,
+    occur_bitlen: u32,
 }
 
 /// What the stripes so far came to.
@@ -37,17 +46,18 @@ const LIKELY: usize = 1 << 19;
 const EXPANDED: usize = 1024;
 
 impl<R: Places, K: Key + KeyBits> Counting<R, K> {
-    /// For keys of `key_bits` bits, with hashes drawn by `seed`. With `occurrences` every occurrence counts, not every row.
-    pub(crate) fn new(seed: u64, key_bits: u32, occurrences: bool) -> Self {
+    /// For k-mers of `params` in `2^stripe_bits` stripes, with hashes drawn by `seed`. With `occurrences` every occurrence counts, not every row.
+    pub(crate) fn new(params: Params, stripe_bits: u32, seed: u64, occurrences: bool) -> Self {
         // Other draws than the minimizers': the same bits there would be the same bits here.
         let draw = |turn: u32| seed.rotate_left(turn).wrapping_mul(0xd1b5_4a32_d192_ed03);
         Self {
             tally: Tally::new(draw(11)),
             others: Others { records: Vec::new(), tags: Vec::new() },
-            table: GroupCounter::for_bits(0, draw(23), key_bits),
+            table: GroupCounter::for_bits(0, draw(23), params.key_bits()),
             expanded: Expanded::new(EXPANDED),
+            speller: Speller::of(params, stripe_bits, seed),
             seen: Seen { records: 2, distinct_records: 1, kmers: 4, distinct_kmers: 1, most: (0, 0) },
-            occurrences,
+            how: How { occurrences, occur_bitlen: params.occur_bitlen() },
         }
     }
 
@@ -56,58 +66,63 @@ impl<R: Places, K: Key + KeyBits> Counting<R, K> {
         &self.table
     }
 
-    /// Counts the k-mers of `records`. Returns how many there were, by the records' headers, and what was counted.
+    /// Counts the k-mers of stripe `stripe`'s `records`, which are said to be `kmers`. Returns how many there were, and what was counted.
     ///
     /// # Errors
     /// What is wrong with the records.
-    pub(crate) fn count(&mut self, records: &[u8], params: Params) -> Result<(u64, Added), String> {
+    pub(crate) fn count(&mut self, stripe: u32, records: &[u8], kmers: u64) -> Result<(u64, Added), String> {
         let count = (records.len() / R::WIDTH.bytes()) as u64;
         let guess =
             |part: u64, whole: u64, of: u64| (u128::from(of) * u128::from(part) / u128::from(whole)) as usize;
         let most = |most: usize| (most * 2).max(LIKELY);
         let distinct = guess(self.seen.distinct_records, self.seen.records, count);
         self.tally.reset((distinct * 9 / 8).min(most(self.seen.most.0)));
-        let sorted = self.tally.sort_out(records, self.occurrences, &mut self.others).map_err(|left| {
+        self.tally.sort_out(records, self.how.occurrences, &mut self.others).map_err(|left| {
             format!("expected whole records of {} bytes, found {left} bytes more", R::WIDTH.bytes())
         })?;
-        let keys = guess(self.seen.distinct_kmers, self.seen.kmers, sorted.kmers);
+        let keys = guess(self.seen.distinct_kmers, self.seen.kmers, kmers);
         self.table.reset((keys * 9 / 8).min(most(self.seen.most.1)) + EXPANDED);
         let (distinct, tags) = self.tally.distinct();
+        self.speller.begin_stripe(stripe);
+        self.expanded.weighed = 0;
         let mut total = Added::default();
         for (records, tags) in [(distinct, tags), (&self.others.records[..], &self.others.tags[..])] {
-            let how = (params, self.occurrences);
-            let added = add_records(records, tags, how, &mut self.table, &mut self.expanded)?;
+            let added =
+                add_records(records, tags, &self.speller, self.how, &mut self.table, &mut self.expanded)?;
             total = sum(total, added);
         }
-        self.seen.records += sorted.records;
+        let kmers = self.expanded.weighed;
+        self.seen.records += count;
         self.seen.distinct_records += distinct.len() as u64;
-        self.seen.kmers += sorted.kmers;
+        self.seen.kmers += kmers;
         self.seen.distinct_kmers += self.table.len() as u64;
         self.seen.most = (self.seen.most.0.max(distinct.len()), self.seen.most.1.max(self.table.len()));
-        Ok((sorted.kmers, total))
+        Ok((kmers, total))
     }
 }
 
 fn add_records<R: Record, K: Key + KeyBits>(
     records: &[R],
     tags: &[u64],
-    (params, occurrences): (Params, bool),
+    speller: &Speller,
+    how: How,
     table: &mut GroupCounter<K>,
     expanded: &mut Expanded<K>,
 ) -> Result<Added, String> {
     let (mut from, mut total) = (0, Added::default());
     while from < records.len() {
         expanded.len = 0;
-        let taken = expand(&records[from..], &tags[from..], params, expanded)
-            .map_err(|i| format!("expected records with k-mers, found {:?}", records[from + i]))?;
+        let taken = expand(&records[from..], &tags[from..], speller, expanded).map_err(|i| {
+            format!("expected records of k-mers of this stripe, found {:?}", records[from + i])
+        })?;
         from += taken;
         let (keys, tags) = expanded.pairs();
-        let added = if occurrences {
+        let added = if how.occurrences {
             table.add_every(keys, tags)
-        } else if params.occur_bitlen() == 0 {
+        } else if how.occur_bitlen == 0 {
             table.add_batch(keys, tags)
         } else {
-            let each = keys.iter().zip(tags).map(|(k, t)| table.add_nth(k.wide(), params.occur_bitlen(), *t));
+            let each = keys.iter().zip(tags).map(|(k, t)| table.add_nth(k.wide(), how.occur_bitlen, *t));
             each.fold(Added::default(), sum)
         };
         total = sum(total, added);
@@ -122,19 +137,31 @@ fn sum(a: Added, b: Added) -> Added {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kmer::record::{NEW_ROW, Narrow};
+    use kmer::bases::Bases;
+    use kmer::minimizer::Dealer;
+    use kmer::record::Six;
+    use kmer::superkmer::{Share, Splitter};
 
     #[test]
     fn many_records_of_few_kmers_get_no_large_table() {
-        let params = Params::new(16, 0).expect("as it should be");
-        let record = Narrow::cut(&[0; 16], 0, 20).with_header(5 | NEW_ROW);
+        let (params, stripe_bits) = (Params::new(16, 0).expect("as it should be"), 11);
+        let mut bases = Bases::new(params);
+        bases.push_dna2(1, 20, &[0; 5], 0);
+        let mut splitter = Splitter::new(Dealer::new(params, stripe_bits, 1), stripe_bits);
+        splitter.begin_unit(Share::default());
+        let mut record = Vec::new();
+        let sections = splitter.split(&bases, &mut record, 0).iter().enumerate();
+        let (stripe, section) = sections.max_by_key(|(_, section)| section.kmers).expect("stripes");
+        assert_eq!((section.kmers, section.bytes), (5, 6));
         let rows = 1 << 22;
-        let mut records = vec![0; rows * Narrow::WIDTH.bytes()];
-        records.chunks_exact_mut(Narrow::WIDTH.bytes()).for_each(|bytes| record.store(bytes));
-        let mut counting = Counting::<Narrow, u32>::new(1, params.key_bits(), false);
-        let (kmers, added) = counting.count(&records, params).expect("whole records");
-        assert_eq!((kmers, added.counted), (5 * rows as u64, rows as u64));
+        let records = record[section.offset as usize..][..6].repeat(rows);
+        let mut counting = Counting::<Six, u32>::new(params, stripe_bits, 1, false);
+        let all = 5 * rows as u64;
+        let (kmers, added) = counting.count(stripe as u32, &records, all).expect("whole records");
+        assert_eq!((kmers, added.counted), (all, rows as u64));
         assert_eq!(counting.table().len(), 1);
         assert!(counting.table().places() <= 4 * LIKELY, "{} places", counting.table().places());
+        let last = counting.count(stripe as u32 ^ 1, &[0; 6], 0);
+        assert!(last.expect_err("no record").contains("k-mers of this stripe"));
     }
 }

@@ -18,7 +18,8 @@ use crate::spool::{UnitResult, digest};
 use kmer::line::Places;
 use kmer::minimizer::Dealer;
 use kmer::params::Params;
-use kmer::record::{KeyBits, Middle, Narrow, Wide, Width};
+use kmer::record::{Eight, Six, Sixteen, Twelve, Width};
+use kmer::spelled::KeyBits;
 use kmer::{direct, keys};
 use shm_layout::arena::OwnedChain;
 use shm_layout::hash::counter::{Added, GroupCounter, Key};
@@ -119,25 +120,33 @@ pub struct Drainer {
     slot: u16,
 }
 
+/// How a stripe is counted: by the width of records, and of keys.
 enum Method {
-    Short(Box<Counting<Narrow, u32>>),
-    Narrow(Box<Counting<Narrow, u64>>),
-    Middle(Box<Counting<Middle, u64>>),
-    Wide(Box<Counting<Wide, u64>>),
+    SixShort(Box<Counting<Six, u32>>),
+    Six(Box<Counting<Six, u64>>),
+    EightShort(Box<Counting<Eight, u32>>),
+    Eight(Box<Counting<Eight, u64>>),
+    Twelve(Box<Counting<Twelve, u64>>),
+    Sixteen(Box<Counting<Sixteen, u64>>),
     Direct(Vec<u32>),
 }
 
 impl Method {
     fn new(job: &Job, params: Params) -> Self {
+        fn counting<R: Places, K: Key + KeyBits>(job: &Job, params: Params) -> Box<Counting<R, K>> {
+            Box::new(Counting::new(params, job.stripe_bits, job.seed, job.occurrences))
+        }
         if job.direct {
             return Self::Direct(vec![0; 1 << (params.key_bits() - job.stripe_bits)]);
         }
-        let (every, bits) = (job.occurrences, params.key_bits());
-        match Dealer::new(params, job.stripe_bits, job.seed).width() {
-            Width::Narrow if bits <= 32 => Self::Short(Box::new(Counting::new(job.seed, bits, every))),
-            Width::Narrow => Self::Narrow(Box::new(Counting::new(job.seed, bits, every))),
-            Width::Middle => Self::Middle(Box::new(Counting::new(job.seed, bits, every))),
-            Width::Wide => Self::Wide(Box::new(Counting::new(job.seed, bits, every))),
+        let short = params.key_bits() <= 32;
+        match Dealer::new(params, job.stripe_bits, job.seed).form().width() {
+            Width::Six if short => Self::SixShort(counting(job, params)),
+            Width::Six => Self::Six(counting(job, params)),
+            Width::Eight if short => Self::EightShort(counting(job, params)),
+            Width::Eight => Self::Eight(counting(job, params)),
+            Width::Twelve => Self::Twelve(counting(job, params)),
+            Width::Sixteen => Self::Sixteen(counting(job, params)),
         }
     }
 }
@@ -177,10 +186,12 @@ impl Drainer {
         let mut summary = StripeSummary::default();
         let mut method = std::mem::replace(&mut self.method, Method::Direct(Vec::new()));
         let image = match &mut method {
-            Method::Short(counting) => self.count(shared, stripe, counting, &mut summary),
-            Method::Narrow(counting) => self.count(shared, stripe, counting, &mut summary),
-            Method::Middle(counting) => self.count(shared, stripe, counting, &mut summary),
-            Method::Wide(counting) => self.count(shared, stripe, counting, &mut summary),
+            Method::SixShort(counting) => self.count(shared, stripe, counting, &mut summary),
+            Method::Six(counting) => self.count(shared, stripe, counting, &mut summary),
+            Method::EightShort(counting) => self.count(shared, stripe, counting, &mut summary),
+            Method::Eight(counting) => self.count(shared, stripe, counting, &mut summary),
+            Method::Twelve(counting) => self.count(shared, stripe, counting, &mut summary),
+            Method::Sixteen(counting) => self.count(shared, stripe, counting, &mut summary),
             Method::Direct(sums) => self.add_up(shared, stripe, sums, &mut summary),
         };
         self.method = method;
@@ -279,7 +290,7 @@ impl Drainer {
             self.load(shared, stripe, self.sections.places[at], summary)?;
         }
         let bad = |what: String| WorkError::Section { unit: 0, stripe, what };
-        let (kmers, total) = counting.count(&self.records, self.params).map_err(bad)?;
+        let (kmers, total) = counting.count(stripe as u32, &self.records, summary.delivered).map_err(bad)?;
         if kmers != summary.delivered {
             return Err(bad(format!("expected {} k-mers, found {kmers}", summary.delivered)));
         }

@@ -14,7 +14,7 @@ mod tile;
 pub(crate) use keys::{KEYS_AT_A_TIME, add_cells, into_buckets, keys};
 pub(crate) use letters::pack_letters;
 pub(crate) use records::{expand, sort_out, write_records};
-pub(crate) use tile::{changes, minimizers, stretches};
+pub(crate) use tile::{all_around, changes, minimizers, stretches};
 
 /// True when the processor has what the AVX2 copies ask for.
 #[cfg(target_arch = "x86_64")]
@@ -22,6 +22,7 @@ fn has_avx2() -> bool {
     is_x86_feature_detected!("avx2")
         && is_x86_feature_detected!("bmi1")
         && is_x86_feature_detected!("bmi2")
+        && is_x86_feature_detected!("lzcnt")
         && is_x86_feature_detected!("popcnt")
 }
 
@@ -31,6 +32,7 @@ fn has_avx512() -> bool {
     has_avx2()
         && is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512cd")
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vl")
 }
@@ -79,11 +81,11 @@ macro_rules! copies {
         $vis fn $name $(<$($g: $bound),+>)? ($($arg: $type),+) $(-> $ret)? {
             #[cfg(target_arch = "x86_64")]
             {
-                #[target_feature(enable = "avx2,bmi1,bmi2,popcnt,avx512f,avx512bw,avx512dq,avx512vl")]
+                #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt,avx512f,avx512bw,avx512cd,avx512dq,avx512vl")]
                 fn avx512 $(<$($g: $bound),+>)? ($($arg: $type),+) $(-> $ret)? {
                     $any $(::<$($g),+>)? ($($arg),+)
                 }
-                #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+                #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
                 fn avx2 $(<$($g: $bound),+>)? ($($arg: $type),+) $(-> $ret)? {
                     $any $(::<$($g),+>)? ($($arg),+)
                 }

@@ -3,8 +3,8 @@
 use super::copies;
 #[cfg(target_arch = "x86_64")]
 use super::{has_avx2, has_avx512};
-use crate::minimizer::{Dealer, REACH, TILE};
-use crate::stretches::Stretch;
+use crate::minimizer::{Dealer, LAST_PLACE, PLACE_BITS, REACH, TILE, place_of};
+use crate::stretches::{Stretch, around};
 
 copies! {
     /// Minimizers of `mmers` positions (a multiple of 8, at most TILE + REACH); see [`Dealer::minimizers`].
@@ -41,11 +41,14 @@ fn hashes(dealer: &Dealer, bytes: &[u8], out: &mut [u32]) {
 #[inline(always)]
 fn hashes_of(dealer: &Dealer, bytes: &[u8], out: &mut [u32], taken: impl Fn(u32) -> u32) {
     let shift = 64 - 2 * dealer.m;
+    let mut place = LAST_PLACE;
     for (group, eight) in out.chunks_exact_mut(8).enumerate() {
         let word = u64::from_be_bytes(bytes[group * 2..group * 2 + 8].try_into().expect("8 bytes"));
-        for (i, hash) in eight.iter_mut().enumerate() {
-            *hash = dealer.hash(taken((word >> (shift - 2 * i as u32)) as u32 & dealer.mask));
+        for (i, lane) in (0u32..).zip(eight) {
+            let hash = dealer.hash(taken((word >> (shift - 2 * i)) as u32 & dealer.mask));
+            *lane = hash | place.wrapping_sub(i);
         }
+        place = place.wrapping_sub(8);
     }
 }
 
@@ -66,7 +69,7 @@ fn min_with_later(out: &mut [u32], distance: usize) {
     }
 }
 
-/// Bit i of `out` says that `minima[i]` and `minima[i + 1]` differ, for i below `count`; the bits behind mean nothing.
+/// Bit i of `out` says that the hashes in `minima[i]` and `minima[i + 1]` differ, for i below `count`; the bits behind mean nothing.
 ///
 /// # Panics
 /// When `minima` has no 64 numbers more than `count`, or `out` is too short.
@@ -88,19 +91,21 @@ pub(crate) fn changes(minima: &[u32], count: usize, out: &mut [u64]) {
 fn changes_any(minima: &[u32], count: usize, out: &mut [u64]) {
     for (word, at) in out.iter_mut().zip((0..count).step_by(64)) {
         let pairs = minima[at..at + 64].iter().zip(&minima[at + 1..at + 65]).enumerate();
-        *word = pairs.fold(0, |bits, (i, (a, b))| bits | u64::from(a != b) << i);
+        *word = pairs.fold(0, |bits, (i, (a, b))| bits | u64::from((a ^ b) >> PLACE_BITS != 0) << i);
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 fn changes_avx512(minima: &[u32], count: usize, out: &mut [u64]) {
-    use std::arch::x86_64::_mm512_cmpneq_epi32_mask;
+    use std::arch::x86_64::{_mm512_set1_epi32, _mm512_test_epi32_mask, _mm512_xor_si512};
+    let hash = _mm512_set1_epi32(!LAST_PLACE as i32);
     for (word, at) in out.iter_mut().zip((0..count).step_by(64)) {
         let (these, next) = (&minima[at..at + 64], &minima[at + 1..at + 65]);
         let pairs = these.as_chunks::<16>().0.iter().zip(next.as_chunks::<16>().0).enumerate();
         *word = pairs.fold(0, |bits, (i, (a, b))| {
-            bits | u64::from(_mm512_cmpneq_epi32_mask(sixteen(a), sixteen(b))) << (16 * i)
+            let apart = _mm512_xor_si512(sixteen(a), sixteen(b));
+            bits | u64::from(_mm512_test_epi32_mask(apart, hash)) << (16 * i)
         });
     }
 }
@@ -118,12 +123,17 @@ fn sixteen(lanes: &[u32; 16]) -> std::arch::x86_64::__m512i {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,bmi2")]
 fn changes_avx2(minima: &[u32], count: usize, out: &mut [u64]) {
-    use std::arch::x86_64::{_mm256_castsi256_ps, _mm256_cmpeq_epi32, _mm256_movemask_ps};
+    use std::arch::x86_64::{
+        _mm256_castsi256_ps, _mm256_cmpeq_epi32, _mm256_movemask_ps, _mm256_setzero_si256, _mm256_srli_epi32,
+        _mm256_xor_si256,
+    };
+    const PLACE: i32 = PLACE_BITS as i32;
     for (word, at) in out.iter_mut().zip((0..count).step_by(64)) {
         let (these, next) = (&minima[at..at + 64], &minima[at + 1..at + 65]);
         let mut same = 0u64;
         for (i, (a, b)) in these.chunks_exact(8).zip(next.chunks_exact(8)).enumerate() {
-            let equal = _mm256_cmpeq_epi32(eight(a), eight(b));
+            let apart = _mm256_srli_epi32::<PLACE>(_mm256_xor_si256(eight(a), eight(b)));
+            let equal = _mm256_cmpeq_epi32(apart, _mm256_setzero_si256());
             same |= u64::from(_mm256_movemask_ps(_mm256_castsi256_ps(equal)) as u8) << (8 * i);
         }
         *word = !same;
@@ -141,23 +151,29 @@ fn eight(lanes: &[u32]) -> std::arch::x86_64::__m256i {
     }
 }
 
-/// Lists the bits that are set, each with the stripe of the minimizer there; returns how many. See [`crate::stretches`].
+/// Lists the bits that are set, each with the number of the minimizer there, and where that is; returns how many. See [`crate::stretches`].
 ///
 /// # Panics
-/// When `minima` has no 64 numbers for each word, or `list` no room for [`crate::stretches::AT_A_TIME`] more than there are.
-pub(crate) fn stretches(dealer: &Dealer, minima: &[u32], ends_here: &[u64], list: &mut [Stretch]) -> usize {
+/// When `minima` has no 64 numbers for each word, or `list` and `places` no room for [`crate::stretches::AT_A_TIME`] more than there are.
+pub(crate) fn stretches(
+    dealer: &Dealer,
+    minima: &[u32],
+    ends_here: &[u64],
+    list: &mut [Stretch],
+    places: &mut [u32],
+) -> usize {
     #[cfg(target_arch = "x86_64")]
     if has_avx512() {
         #[allow(unsafe_code, reason = "the corner for SIMD")]
         // SAFETY: the processor has all that the function asks for.
-        return unsafe { stretches_avx512(dealer, minima, ends_here, list) };
+        return unsafe { stretches_avx512(dealer, minima, ends_here, list, places) };
     }
-    stretches_one_by_one(dealer, minima, ends_here, list)
+    stretches_one_by_one(dealer, minima, ends_here, list, places)
 }
 
 copies! {
     fn stretches_one_by_one(
-        dealer: &Dealer, minima: &[u32], ends_here: &[u64], list: &mut [Stretch]
+        dealer: &Dealer, minima: &[u32], ends_here: &[u64], list: &mut [Stretch], places: &mut [u32]
     ) -> usize = stretches_any
 }
 
@@ -165,61 +181,104 @@ copies! {
 const BITS: usize = 8;
 
 #[inline(always)]
-fn stretches_any(dealer: &Dealer, minima: &[u32], ends_here: &[u64], list: &mut [Stretch]) -> usize {
+fn stretches_any(
+    dealer: &Dealer,
+    minima: &[u32],
+    ends_here: &[u64],
+    list: &mut [Stretch],
+    places: &mut [u32],
+) -> usize {
     let mut found = 0;
-    for (first, word) in (0u16..).step_by(64).zip(ends_here) {
+    for (first, word) in (0u32..).step_by(64).zip(ends_here) {
         // Always so many at a time, so that there is little to guess; what is behind the last is overwritten by the next word's.
         let (mut left, count) = (*word, word.count_ones() as usize);
         for at in (found..found + count).step_by(BITS) {
             for stretch in &mut list[at..at + BITS] {
-                *stretch = Stretch::new(first + left.trailing_zeros() as u16, 0);
+                *stretch = Stretch::new(first + left.trailing_zeros(), 0);
                 left &= left.wrapping_sub(1);
             }
         }
         found += count;
     }
-    for stretch in &mut list[..found] {
+    for (stretch, place) in list[..found].iter_mut().zip(places) {
         let last = stretch.last();
-        *stretch = Stretch::new(last as u16, dealer.stripe_of(minima[last]));
+        *stretch = Stretch::new(last as u32, dealer.number(minima[last]));
+        *place = place_of(minima[last]) as u32;
     }
     found
 }
 
-/// Positions and minimizers are moved together where their bits are set, 16 at a time, and the stripes computed side by side.
+/// Positions and minimizers are moved together where their bits are set, 16 at a time, and the numbers computed side by side.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,popcnt")]
-fn stretches_avx512(dealer: &Dealer, minima: &[u32], ends_here: &[u64], list: &mut [Stretch]) -> usize {
-    use crate::minimizer::{SPREAD, SPREAD_SHIFT};
+fn stretches_avx512(
+    dealer: &Dealer,
+    minima: &[u32],
+    ends_here: &[u64],
+    list: &mut [Stretch],
+    places: &mut [u32],
+) -> usize {
+    use crate::minimizer::SPREAD;
     use std::arch::x86_64::{
-        _mm_cvtsi32_si128, _mm512_add_epi32, _mm512_maskz_compress_epi32, _mm512_mullo_epi32,
-        _mm512_or_si512, _mm512_set1_epi32, _mm512_slli_epi32, _mm512_srl_epi32, _mm512_srli_epi32,
-        _mm512_xor_si512,
+        _mm_cvtsi32_si128, _mm512_add_epi32, _mm512_and_si512, _mm512_andnot_si512,
+        _mm512_maskz_compress_epi32, _mm512_mullo_epi32, _mm512_or_si512, _mm512_set1_epi32,
+        _mm512_slli_epi32, _mm512_srl_epi32, _mm512_xor_si512,
     };
-    let places = sixteen(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
-    let (spread, shift) = (_mm512_set1_epi32(SPREAD as i32), _mm_cvtsi32_si128(dealer.stripe_shift as i32));
+    let sixteen_on = sixteen(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
+    let (spread, all) = (_mm512_set1_epi32(SPREAD as i32), _mm512_set1_epi32(dealer.mask as i32));
+    let (m, last) = (_mm_cvtsi32_si128(dealer.m as i32), _mm512_set1_epi32(LAST_PLACE as i32));
+    let below = _mm_cvtsi32_si128((32 - 2 * dealer.m) as i32);
     let minima = minima[..ends_here.len() * 64].as_chunks::<16>().0;
     let masks = ends_here.iter().flat_map(|word| [0, 16, 32, 48].map(|shift| (*word >> shift) as u16));
     let mut found = 0;
     for ((mask, minima), first) in masks.zip(minima).zip((0i32..).step_by(16)) {
-        let at = _mm512_add_epi32(places, _mm512_set1_epi32(first));
+        let at = _mm512_add_epi32(sixteen_on, _mm512_set1_epi32(first));
         let at = _mm512_maskz_compress_epi32(mask, at);
-        let minima = _mm512_maskz_compress_epi32(mask, sixteen(minima));
-        let mixed = _mm512_xor_si512(minima, _mm512_srli_epi32::<SPREAD_SHIFT>(minima));
-        let stripes = _mm512_srl_epi32(_mm512_mullo_epi32(mixed, spread), shift);
-        let room = list[found..].first_chunk_mut::<16>().expect("room for more than there are");
-        store(_mm512_or_si512(_mm512_slli_epi32::<16>(stripes), at), room);
+        let lanes = _mm512_maskz_compress_epi32(mask, sixteen(minima));
+        let hashes = _mm512_srl_epi32(lanes, below);
+        let mixed = _mm512_xor_si512(hashes, _mm512_srl_epi32(hashes, m));
+        let numbers = _mm512_and_si512(_mm512_mullo_epi32(mixed, spread), all);
+        let room = "room for more than there are";
+        let stretches = list[found..].first_chunk_mut::<16>().expect(room);
+        store(_mm512_or_si512(_mm512_slli_epi32::<PLACE_BITS>(numbers), at), stretches);
+        // The last place less so many as a lane says.
+        store(_mm512_andnot_si512(lanes, last), places[found..].first_chunk_mut::<16>().expect(room));
         found += mask.count_ones() as usize;
     }
     found
 }
 
+/// What is four bytes of which every value is one.
+#[cfg(target_arch = "x86_64")]
+trait FourBytes {}
+#[cfg(target_arch = "x86_64")]
+impl FourBytes for u32 {}
+#[cfg(target_arch = "x86_64")]
+impl FourBytes for Stretch {}
+
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-fn store(lanes: std::arch::x86_64::__m512i, into: &mut [Stretch; 16]) {
+fn store<T: FourBytes>(lanes: std::arch::x86_64::__m512i, into: &mut [T; 16]) {
+    const { assert!(size_of::<T>() == 4) };
     #[allow(unsafe_code, reason = "the corner for SIMD")]
     // SAFETY: there are 16 places of four bytes, as many as are written, and every value is one; the store asks for no alignment.
     unsafe {
         std::arch::x86_64::_mm512_storeu_si512(into.as_mut_ptr().cast(), lanes);
+    }
+}
+
+copies! {
+    /// For each stretch but the first how it lies around its minimizer, beginning where the one before it ends; see [`crate::stretches::around`].
+    pub(crate) fn all_around(
+        list: &[Stretch], minimizers: &[u32], window: u32, out: &mut [u32]
+    ) = all_around_any
+}
+
+#[inline(always)]
+fn all_around_any(list: &[Stretch], minimizers: &[u32], window: u32, out: &mut [u32]) {
+    let later = list.iter().zip(list.iter().skip(1)).zip(minimizers.iter().skip(1));
+    for (((before, stretch), minimizer), out) in later.zip(out.iter_mut().skip(1)) {
+        *out = around(*stretch, before.last() as u32 + 1, *minimizer, window);
     }
 }
 
@@ -236,7 +295,8 @@ mod tests {
             minima in prop::collection::vec(0..3u32, 64 * 7 + 1), seed: u64, stripe_bits in 0..=16u32, count in 1..64 * 6usize,
         ) {
             let dealer = Dealer::new(Params::new(21, 0).unwrap(), stripe_bits, seed);
-            let minima: Vec<u32> = minima.into_iter().map(|m| dealer.hash(m)).collect();
+            // Equal hashes at other places are no change.
+            let minima: Vec<u32> = (0..).zip(minima).map(|(i, m)| dealer.hash(m) | i).collect();
             let (mut bits, mut plain) = ([0; TILE / 64], [0; TILE / 64]);
             changes(&minima, count, &mut bits);
             changes_any(&minima, count, &mut plain);
@@ -253,11 +313,13 @@ mod tests {
             }
             let bits = &bits[..count.div_ceil(64)];
             let set = |i: &usize| bits[i / 64] >> (i % 64) & 1 == 1;
-            let want: Vec<_> = (0..bits.len() * 64).filter(set).map(|i| (i, dealer.stripe_of(minima[i]))).collect();
+            let one = |i| (i, dealer.number(minima[i]), place_of(minima[i]) as u32);
+            let want: Vec<_> = (0..bits.len() * 64).filter(set).map(one).collect();
             for list in [stretches, stretches_one_by_one] {
                 let mut stretches = vec![Stretch::default(); TILE + AT_A_TIME];
-                let found = list(&dealer, &minima, bits, &mut stretches);
-                let got: Vec<_> = stretches[..found].iter().map(|s| (s.last(), s.stripe())).collect();
+                let mut places = vec![0; TILE + AT_A_TIME];
+                let found = list(&dealer, &minima, bits, &mut stretches, &mut places);
+                let got: Vec<_> = stretches[..found].iter().zip(places).map(|(s, place)| (s.last(), s.number(), place)).collect();
                 prop_assert_eq!(&got, &want);
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! file      := head image* directory facts foot
-//! head      0   8  "KMERDNS3"                     all numbers little endian
+//! head      0   8  "KMERDNS4"                     all numbers little endian
 //!           8   4  k                  12  4  occur_bitlen
 //!           16  4  stripe_bits        20  4  1: keys were counted directly, a stripe is a range of keys; 2: canonical k-mers
 //!           24  8  seed: which stripe a k-mer is in, see kmer::minimizer
@@ -10,7 +10,7 @@
 //! directory for each of 2^stripe_bits stripes: offset u64, bytes u64 (0: no k-mers), digest of the bytes u64
 //! facts     the lines that a report begins with
 //! foot      0   8  offset of the directory        8   8  bytes of the facts
-//!           16  8  digest of head, directory and facts  24  8  "KMERDNS3"
+//!           16  8  digest of head, directory and facts  24  8  "KMERDNS4"
 //! ```
 //!
 //! Nothing is sorted and nothing is turned into text while the run holds its memory, so writing costs little more than copying. A k-mer is looked up
