@@ -22,7 +22,7 @@ def arguments():
     add("--memory-gb", 1024, "shared memory that the run may use, in 10^9 bytes")
     add("--row-bytes", 126, "bytes of the relation for each row of 150 bases")
     add("--kmers-per-row", 120, "k-mers of a row")
-    add("--bytes-per-kmer", 1.6, "bytes of the arena for each k-mer")
+    add("--bytes-per-kmer", 1.25, "bytes of the arena for each k-mer")
     add("--scan-mb", 140, "relation bytes that one worker scans in a second, in 10^6")
     add("--drain-mkmers", 90, "k-mers that one worker drains in a second while a stripe's table fits its cache, in 10^6")
     add("--claim-us", 2, "microseconds that a claim holds the mutex, its cache lines coming from another core")
