@@ -149,7 +149,7 @@ pub const fn minimizer_size(k: u32) -> u32 {
         8..=17 => 7,
         18..=20 => 8,
         21..=30 => 9,
-        // As long as a k-mer's record fits 12 bytes.
+        // So that among 2048 stripes and more a record of k = 31 fits 12 bytes.
         _ => 10,
     }
 }

@@ -120,7 +120,7 @@ pub(crate) fn compose<R: Record>(form: Form, parts: Parts) -> R {
     if R::WIDTH.bytes() <= 8 {
         return R::from_words((rest << form.side | left) << below | low, 0);
     }
-    // Left side and rest have up to 67 bits, below them are 3 to 49.
+    // Left side and rest may have more than 64 bits; below them are 4 at least, and less than 64.
     let (high, above) = (rest << form.side | left, rest >> 1 >> (63 - form.side));
     R::from_words(high << below | low, above << below | high >> (64 - below))
 }
@@ -130,7 +130,7 @@ pub(crate) fn compose<R: Record>(form: Form, parts: Parts) -> R {
 pub(crate) fn parts<R: Record>(form: Form, record: R) -> Parts {
     let (low, high) = record.words();
     let (below, side) = (form.flags + form.side, !(u64::MAX << form.side));
-    // Two shifts, since one of 64 bits is none; a side has no more than 47.
+    // Two shifts, since one of 64 bits is none.
     let (middle, above) = if R::WIDTH.bytes() <= 8 {
         (low >> below, 0)
     } else {
@@ -304,6 +304,22 @@ mod tests {
                 left: side(sides.1, lens.1),
                 rest: rest & !(u64::MAX << form.rest),
             };
+            check::<Six>(form, parts);
+            check::<Eight>(form, parts);
+            check::<Twelve>(form, parts);
+            check::<Sixteen>(form, parts);
+        }
+    }
+
+    #[test]
+    fn the_fullest_parts_of_every_run_fit() {
+        for (k, stripe_bits, canonical) in (4..=32u32)
+            .flat_map(|k| (0..=16).flat_map(move |bits| [false, true].map(|canonical| (k, bits, canonical))))
+        {
+            let params = crate::params::Params::new(k, 0).expect("in range").with_canonical(canonical);
+            let form = Dealer::new(params, stripe_bits, 1).form();
+            let [flags, side, rest] = [form.flags, form.side, form.rest].map(|bits| !(u64::MAX << bits));
+            let parts = Parts { flags, right: side, left: side, rest };
             check::<Six>(form, parts);
             check::<Eight>(form, parts);
             check::<Twelve>(form, parts);

@@ -179,6 +179,14 @@ fn record_bytes(job: &Job, bases: u64, params: Params) -> u64 {
     (records * 9 / 8) as u64
 }
 
+/// Bytes that so many different keys take in published tables: what their place does not tell of them, a distance and a count, and what their share of the places takes.
+fn table_bytes(keys: u64, key_bits: u32) -> u64 {
+    /// Bits of a key that its place in a table for a core's cache tells.
+    const TOLD: u32 = 16;
+    let entry = u64::from(key_bits.saturating_sub(TOLD).div_ceil(8)) + 2;
+    keys * entry + keys / 2
+}
+
 /// Units that `job` will have in a segment of these `sizes`: of a stream, which may have as many parcels as there are words for, about so many as its
 /// text takes.
 pub fn units(job: &Job, found: &Found, sizes: &Sizes) -> u64 {
@@ -192,6 +200,8 @@ pub fn units(job: &Job, found: &Found, sizes: &Sizes) -> u64 {
 pub struct Need {
     /// Bytes of all records, over all passes.
     pub records: u64,
+    /// Bytes of all tables if no k-mer of super-k-mers came twice.
+    pub tables: u64,
     /// Units, see [`units`].
     pub units: u64,
     /// Bytes that they take in every pass, whatever is in them: their indexes, and the pages that they fill half.
@@ -218,9 +228,10 @@ impl Need {
         } else {
             record_bytes(job, found.bases, params)
         };
+        let tables = if job.direct { 0 } else { table_bytes(found.kmers, params.key_bits()) };
         let each = job.stripes() as u64 * INDEX_BYTES + PAGE;
         let control = words + toast_index as u64 + fixed as u64 + FRAME;
-        Self { records, units, unit_bytes: units * each, control }
+        Self { records, tables, units, unit_bytes: units * each, control }
     }
 }
 
@@ -231,8 +242,8 @@ pub fn most_pass_bits(job: &Job, params: Params) -> u32 {
 }
 
 /// 2^this passes are needed so that records and tables fit the arena of `sizes`, and the room that there is. Where every k-mer is kept (`all`) the
-/// tables, which are written over the records, are taken to be as much as these and a quarter more, since they fill their last chunks by half; twice as much where rows
-/// are long: a genome's k-mers come once. How much they are is not known before.
+/// tables are written over the records. They are taken to be as much as these and a quarter more, since they fill their last chunks by half, and as if two k-mers in
+/// nine were different; twice as much, and seven in twenty, where rows are long: a genome's k-mers come once. How much they are is not known before.
 ///
 /// # Errors
 /// When they do not fit the room however many passes are taken.
@@ -245,15 +256,28 @@ pub fn pass_bits(job: &Job, need: &Need, all: bool, sizes: &Sizes, room: &Room) 
     let arena = sizes.chunks as u64 * sizes.chunk_bytes as u64;
     // Chunks are filled to the half at the end of a unit, and the tables want their part.
     let usable = (arena / 8 * 7).saturating_sub(need.units * sizes.chunk_bytes as u64 + need.unit_bytes);
-    let quarters = match (all, job.part_bits) {
-        (false, _) => 4,
-        (true, 0) => 5,
-        (true, _) => 8,
+    let (quarters, tables) = match (all, job.part_bits) {
+        (false, _) => (4, 0),
+        (true, 0) => (5, need.tables / 9 * 2),
+        (true, _) => (8, need.tables / 20 * 7),
     };
-    let by_arena = within((need.records / 4).saturating_mul(quarters), usable);
+    let by_arena = within((need.records / 4).saturating_mul(quarters).max(tables), usable);
     let by_room = within(need.records, room.for_records(need));
     if by_room > most {
         return Err(room.too_small(need, 1 << most));
     }
     Ok(by_arena.min(most).max(by_room))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As docs/performance.md has them of real tables.
+    #[test]
+    fn tables_are_reckoned_by_their_entries() {
+        for (k, bytes) in [(16, 4.5), (21, 6.5), (31, 8.5)] {
+            assert_eq!(table_bytes(1_000_000, 2 * k), (bytes * 1e6) as u64, "k {k}");
+        }
+    }
 }
