@@ -27,6 +27,8 @@ pub struct Dealer {
     flip: u32,
     /// Odd, then as many zeros as a lane has bits besides a hash.
     factor: u32,
+    /// What undoes that factor, modulo 2^32.
+    undone: u32,
     /// Bits of a minimizer that its stripe does not tell.
     pub(crate) rest_bits: u32,
     pub(crate) canonical: bool,
@@ -55,13 +57,15 @@ impl Dealer {
         assert!(stripe_bits <= 16);
         let m = minimizer_size(params.k());
         let mask = u32::MAX >> (32 - 2 * m);
+        let factor = (seed as u32 ^ 0x9e37_79b1) | 1;
         Self {
             k: params.k(),
             m,
             mask,
             // A poly-A m-mer is 0, which must not be everybody's minimizer: it is flipped first.
             flip: ((seed >> 32) as u32 ^ 0x5bd1_e995) & mask,
-            factor: ((seed as u32 ^ 0x9e37_79b1) | 1) << (32 - 2 * m),
+            factor: factor << (32 - 2 * m),
+            undone: inverse(factor),
             rest_bits: (2 * m).saturating_sub(stripe_bits),
             canonical: params.canonical(),
         }
@@ -98,10 +102,12 @@ impl Dealer {
     }
 
     /// The m-mer of which that is the number.
+    #[inline(always)]
     pub(crate) fn mmer(&self, number: u32) -> u32 {
-        let spread = number.wrapping_mul(inverse(SPREAD)) & self.mask;
+        const GATHER: u32 = inverse(SPREAD);
+        let spread = number.wrapping_mul(GATHER) & self.mask;
         let hash = spread ^ spread >> self.m;
-        hash.wrapping_mul(inverse(self.factor >> (32 - 2 * self.m))) & self.mask ^ self.flip
+        hash.wrapping_mul(self.undone) & self.mask ^ self.flip
     }
 
     /// The stripe of the minimizer with this number.

@@ -1,7 +1,7 @@
 //! Spells records out: the super-k-mer's bases again, and its k-mers, which are shifts of them that do not wait for each other.
 //!
-//! What a record does not have of its minimizer the stripe tells. A [`Speller`] lists a stripe's minimizers once, so that each record finds its own by
-//! number. Groups of records are spelled side by side, so that the processor has other work while one waits.
+//! What a record does not have of its minimizer the stripe tells. Where a stripe has more records than minimizers a [`Speller`] lists these once, so that each
+//! record finds its own by number. Groups of records are spelled side by side, so that the processor has other work while one waits.
 
 use crate::minimizer::Dealer;
 use crate::params::Params;
@@ -15,9 +15,10 @@ pub struct Speller {
     form: Form,
     pub(crate) k: u32,
     pub(crate) canonical: bool,
+    stripe: u32,
     /// The stripe's minimizers, in the order of what a record has of their numbers, the first base in the highest bits; where k-mers are canonical
-    /// each with its reverse complement behind it.
-    minimizers: Vec<u64>,
+    /// each with its reverse complement behind it. Or nothing.
+    listed: Vec<u64>,
 }
 
 /// Super-k-mers that are spelled side by side: their bases, the first in the highest bits of the first word, and how many k-mers they have, which is
@@ -36,7 +37,7 @@ impl Speller {
     /// For k-mers that `dealer` deals out. [`Speller::begin_stripe`] comes first.
     pub fn new(dealer: Dealer) -> Self {
         let (k, canonical) = (dealer.k, dealer.canonical);
-        Self { dealer, form: dealer.form(), k, canonical, minimizers: Vec::new() }
+        Self { dealer, form: dealer.form(), k, canonical, stripe: 0, listed: Vec::new() }
     }
 
     /// For k-mers of `params` in `2^stripe_bits` stripes, dealt out by `seed`.
@@ -44,18 +45,34 @@ impl Speller {
         Self::new(Dealer::new(params, stripe_bits, seed))
     }
 
-    /// From now on records are of this stripe.
-    pub fn begin_stripe(&mut self, stripe: u32) {
-        self.minimizers.clear();
-        let (rest_bits, top) = (self.dealer.rest_bits, 64 - 2 * self.dealer.m);
-        for rest in 0..1 << rest_bits {
-            // Of stripes without minimizers there are no records.
-            let mmer = self.dealer.mmer((stripe << rest_bits | rest) & self.dealer.mask);
-            self.minimizers.push(u64::from(mmer) << top);
-            if self.canonical {
-                self.minimizers.push(u64::from(self.dealer.other_strand(mmer)) << top);
-            }
+    /// From now on records are of this stripe, about so many.
+    pub fn begin_stripe(&mut self, stripe: u32, records: usize) {
+        self.stripe = stripe;
+        let mut listed = std::mem::take(&mut self.listed);
+        listed.clear();
+        if records as u64 > self.numbers() {
+            listed.extend((0..self.numbers()).filter_map(|number| self.minimizer(number)));
         }
+        self.listed = listed;
+    }
+
+    /// How many minimizers of a stripe are told apart: those of both strands, where k-mers are canonical.
+    fn numbers(&self) -> u64 {
+        1 << (self.dealer.rest_bits + u32::from(self.canonical))
+    }
+
+    /// The stripe's minimizer of that number, if there is one: its first base in the highest bits.
+    #[inline(always)]
+    fn minimizer(&self, number: u64) -> Option<u64> {
+        let (rest, is_other) = match self.canonical {
+            true => (number >> 1, number & 1 == 1),
+            false => (number, false),
+        };
+        // Of stripes without minimizers there are no records.
+        let named = (self.stripe << self.dealer.rest_bits | rest as u32) & self.dealer.mask;
+        let mmer = self.dealer.mmer(named);
+        let mmer = if is_other { self.dealer.other_strand(mmer) } else { mmer };
+        (number < self.numbers()).then_some(u64::from(mmer) << (64 - 2 * self.dealer.m))
     }
 
     /// Spells out up to [`GROUP`] records.
@@ -69,9 +86,13 @@ impl Speller {
             (lefts[i], rights[i]) = (left, right);
             numbers[i] = rest << u32::from(self.canonical) | strand;
         }
-        // Loaded one by one; no minimizer is all ones.
-        for (minimizer, number) in minimizers.iter_mut().zip(numbers) {
-            *minimizer = self.minimizers.get(number as usize).copied().unwrap_or(u64::MAX);
+        // No minimizer is all ones.
+        let of = |number: u64| match self.listed.is_empty() {
+            true => self.minimizer(number),
+            false => self.listed.get(number as usize).copied(),
+        };
+        for (minimizer, number) in minimizers.iter_mut().zip(&numbers[..records.len()]) {
+            *minimizer = of(*number).unwrap_or(u64::MAX);
         }
         let (m, most) = (2 * u64::from(self.dealer.m), self.dealer.window() as u64);
         let fewer = u64::from(self.k) - 1;
@@ -174,7 +195,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// A record of any m-mer and any sides, in all widths that hold it, leads back to them: base by base.
-    fn check<R: Record>(dealer: Dealer, record: Parts, letters: &[u8], stripe: u32) {
+    fn check<R: Record>(dealer: Dealer, record: Parts, letters: &[u8], stripe: u32, records: usize) {
         if dealer.form().width().bytes() > R::WIDTH.bytes() || (R::SHORT && letters.len() > 29) {
             return;
         }
@@ -183,7 +204,7 @@ mod tests {
             Expanded::<u64>::new(64),
         );
         let mut speller = Speller::new(dealer);
-        speller.begin_stripe(stripe);
+        speller.begin_stripe(stripe, records);
         let number = |bases: &[u8]| bases.iter().fold(0, |kmer, base| kmer << 2 | u64::from(*base));
         let want: Vec<_> =
             letters.windows(dealer.k as usize).map(|bases| params.counted_as(number(bases))).collect();
@@ -197,7 +218,7 @@ mod tests {
         #[test]
         fn records_lead_back_to_their_bases(
             k in 4..=32u32, stripe_bits in 0..=16u32, seed: u64, canonical: bool, other_strand: bool, lens in (0..24usize, 0..24usize),
-            bases in prop::collection::vec(0..4u8, 60), marked: bool,
+            bases in prop::collection::vec(0..4u8, 60), marked: bool, listed: bool,
         ) {
             let params = Params::new(k, 0).unwrap().with_canonical(canonical);
             let dealer = Dealer::new(params, stripe_bits, seed);
@@ -216,11 +237,11 @@ mod tests {
                 left: number(&letters[..left]) | 1 << (2 * left),
                 rest: u64::from(named & !(u32::MAX << dealer.rest_bits)),
             };
-            let stripe = dealer.stripe(named);
-            check::<Six>(dealer, record, letters, stripe);
-            check::<Eight>(dealer, record, letters, stripe);
-            check::<Twelve>(dealer, record, letters, stripe);
-            check::<Sixteen>(dealer, record, letters, stripe);
+            let (stripe, records) = (dealer.stripe(named), if listed { usize::MAX } else { 1 });
+            check::<Six>(dealer, record, letters, stripe, records);
+            check::<Eight>(dealer, record, letters, stripe, records);
+            check::<Twelve>(dealer, record, letters, stripe, records);
+            check::<Sixteen>(dealer, record, letters, stripe, records);
         }
     }
 
@@ -228,20 +249,22 @@ mod tests {
     fn a_full_buffer_takes_no_more_and_a_bad_record_is_named() {
         let dealer = Dealer::new(Params::new(16, 0).expect("in range"), 11, 1);
         let mut speller = Speller::new(dealer);
-        speller.begin_stripe(3);
         let sound = Parts { flags: 1, right: 1 << 18, left: 1 << 8, rest: 5 };
         let record = |parts| compose::<Six>(dealer.form(), parts);
+        speller.begin_stripe(3, 1);
         let mut into = Expanded::<u32>::new(12);
         assert_eq!(expand(&[record(sound); 40], &[1 << 32; 40], &speller, &mut into), Ok(2));
         assert_eq!((into.len, into.weighed), (10, 10));
-        for bad in [
+        let bad = [
             Parts { right: 0, ..sound },
             Parts { left: 0, ..sound },
             Parts { left: 1 << 7, ..sound },
             // Not a k-mer, and another stripe's minimizer.
             Parts { right: 1 << 8, ..sound },
             Parts { rest: 8, ..sound },
-        ] {
+        ];
+        for (bad, listed) in bad.into_iter().flat_map(|bad| [(bad, 1), (bad, 1000)]) {
+            speller.begin_stripe(3, listed);
             let records: Vec<_> = (0..40).map(|i| record(if i == 33 { bad } else { sound })).collect();
             let mut into = Expanded::<u32>::new(1000);
             assert_eq!(expand(&records, &[1; 40], &speller, &mut into), Err(33), "{bad:?}");

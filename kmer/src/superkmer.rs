@@ -441,7 +441,7 @@ mod tests {
                     assert!(before.is_none_or(|b| b == stripe), "a k-mer in two stripes");
                     kmers += 1;
                 };
-                speller.begin_stripe(stripe as u32);
+                speller.begin_stripe(stripe as u32, section.bytes as usize / splitter.width.bytes());
                 let (speller, row) = (&speller, &mut numbers[stripe]);
                 match splitter.width {
                     Width::Six => read::<Six>(records, speller, row, &mut each),

@@ -83,7 +83,7 @@ impl<R: Places, K: Key + KeyBits> Counting<R, K> {
         let keys = guess(self.seen.distinct_kmers, self.seen.kmers, kmers);
         self.table.reset((keys * 9 / 8).min(most(self.seen.most.1)) + EXPANDED);
         let (distinct, tags) = self.tally.distinct();
-        self.speller.begin_stripe(stripe);
+        self.speller.begin_stripe(stripe, distinct.len() + self.others.records.len());
         self.expanded.weighed = 0;
         let mut total = Added::default();
         for (records, tags) in [(distinct, tags), (&self.others.records[..], &self.others.tags[..])] {
