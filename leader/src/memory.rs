@@ -243,7 +243,7 @@ pub fn most_pass_bits(job: &Job, params: Params) -> u32 {
 
 /// 2^this passes are needed so that records and tables fit the arena of `sizes`, and the room that there is. Where every k-mer is kept (`all`) the
 /// tables are written over the records. They are taken to be as much as these and a quarter more, since they fill their last chunks by half, and as if two k-mers in
-/// nine were different; twice as much, and seven in twenty, where rows are long: a genome's k-mers come once. How much they are is not known before.
+/// nine were different; twice as much, and three in five, where rows are long: a genome's k-mers come once. How much they are is not known before.
 ///
 /// # Errors
 /// When they do not fit the room however many passes are taken.
@@ -259,7 +259,7 @@ pub fn pass_bits(job: &Job, need: &Need, all: bool, sizes: &Sizes, room: &Room) 
     let (quarters, tables) = match (all, job.part_bits) {
         (false, _) => (4, 0),
         (true, 0) => (5, need.tables / 9 * 2),
-        (true, _) => (8, need.tables / 20 * 7),
+        (true, _) => (8, need.tables / 5 * 3),
     };
     let by_arena = within((need.records / 4).saturating_mul(quarters).max(tables), usable);
     let by_room = within(need.records, room.for_records(need));
