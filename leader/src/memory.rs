@@ -233,6 +233,18 @@ impl Need {
         let control = words + toast_index as u64 + fixed as u64 + FRAME;
         Self { records, tables, units, unit_bytes: units * each, control }
     }
+
+    /// Bytes of chunks that all passes fill together. Where every k-mer is kept (`all`) the tables are written over the records. They are taken to be as much as these
+    /// and a quarter more, since they fill their last chunks by half, and as if two k-mers in nine were different; twice as much, and three in five, where rows are
+    /// long: a genome's k-mers come once. How much they are is not known before.
+    fn in_arena(&self, all: bool, long_rows: bool) -> u64 {
+        let (quarters, tables) = match (all, long_rows) {
+            (false, _) => (4, 0),
+            (true, false) => (5, self.tables / 9 * 2),
+            (true, true) => (8, self.tables / 5 * 3),
+        };
+        (self.records / 4).saturating_mul(quarters).max(tables)
+    }
 }
 
 /// No more than 2^this passes can be taken: each has a stripe at least, of every part.
@@ -241,9 +253,7 @@ pub fn most_pass_bits(job: &Job, params: Params) -> u32 {
     if in_place { 0 } else { MAX_PASS_BITS.min(job.stripe_bits - job.part_bits) }
 }
 
-/// 2^this passes are needed so that records and tables fit the arena of `sizes`, and the room that there is. Where every k-mer is kept (`all`) the
-/// tables are written over the records. They are taken to be as much as these and a quarter more, since they fill their last chunks by half, and as if two k-mers in
-/// nine were different; twice as much, and three in five, where rows are long: a genome's k-mers come once. How much they are is not known before.
+/// 2^this passes are needed so that records and tables fit the arena of `sizes`, and the room that there is.
 ///
 /// # Errors
 /// When they do not fit the room however many passes are taken.
@@ -256,12 +266,7 @@ pub fn pass_bits(job: &Job, need: &Need, all: bool, sizes: &Sizes, room: &Room) 
     let arena = sizes.chunks as u64 * sizes.chunk_bytes as u64;
     // Chunks are filled to the half at the end of a unit, and the tables want their part.
     let usable = (arena / 8 * 7).saturating_sub(need.units * sizes.chunk_bytes as u64 + need.unit_bytes);
-    let (quarters, tables) = match (all, job.part_bits) {
-        (false, _) => (4, 0),
-        (true, 0) => (5, need.tables / 9 * 2),
-        (true, _) => (8, need.tables / 5 * 3),
-    };
-    let by_arena = within((need.records / 4).saturating_mul(quarters).max(tables), usable);
+    let by_arena = within(need.in_arena(all, job.part_bits > 0), usable);
     let by_room = within(need.records, room.for_records(need));
     if by_room > most {
         return Err(room.too_small(need, 1 << most));
@@ -279,5 +284,16 @@ mod tests {
         for (k, bytes) in [(16, 4.5), (21, 6.5), (31, 8.5)] {
             assert_eq!(table_bytes(1_000_000, 2 * k), (bytes * 1e6) as u64, "k {k}");
         }
+    }
+
+    /// Four genomes of *Klebsiella*, k = 16: of 22 million k-mers 57 in 100 are different.
+    #[test]
+    fn tables_larger_than_the_records_are_planned_for() {
+        let (kmers, different) = (22_236_353, 12_569_769);
+        // Two records for eleven k-mers, six bytes each.
+        let need = Need { records: kmers * 12 / 11, tables: table_bytes(kmers, 32), ..Need::default() };
+        assert!(need.in_arena(true, true) > table_bytes(different, 32));
+        assert!(need.records * 2 < table_bytes(different, 32), "twice the records were too little");
+        assert_eq!(need.in_arena(false, true), need.records / 4 * 4);
     }
 }
