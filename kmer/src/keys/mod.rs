@@ -14,7 +14,9 @@
 //! Longer rows have a bit for every key there can be.
 
 mod buckets;
+mod fold;
 mod row;
+pub(crate) mod streams;
 mod sums;
 
 pub use sums::add_summed;
@@ -38,8 +40,6 @@ pub const RECORD_BYTES: usize = 2;
 const CHUNK: usize = 512;
 /// Bytes of buckets, all together.
 const ROOM: usize = 1 << 22;
-/// The same where they are summed: the more, the less often a stripe's cells are fetched.
-const SUMMED_ROOM: usize = 1 << 24;
 /// k-mers after which sums are written even if the unit goes on: a section's number of them has 32 bits.
 const MOST_SUMMED: u64 = 1 << 28;
 
@@ -56,23 +56,33 @@ pub const fn least_stripe_bits(params: Params) -> u32 {
 
 /// Bytes of memory that a sorter of sums has, and what it writes at a time.
 pub const fn summed_bytes(params: Params) -> u64 {
-    SUMMED_ROOM as u64 + 2 * (1 << params.key_bits())
+    sums::ROOM as u64 + 2 * (1 << params.key_bits())
 }
 
 /// Sorts; keeps its memory from batch to batch.
 pub struct KeySorter {
     params: Params,
+    /// Bits of a key below its stripe.
+    low_bits: u32,
     occurrences: bool,
     share: Share,
     row: Row,
-    buckets: Buckets,
-    /// What was in full buckets, where units are written as sums.
-    sums: Option<Sums>,
+    kept: Kept,
+    /// Of each stripe, k-mers of another pass since the last batch.
+    passed_over: Vec<u32>,
     sections: Vec<Section>,
     left_out: LeftOut,
     repeats: u64,
     /// k-mers taken since the last batch.
     taken: u64,
+}
+
+/// What became of the keys that were taken.
+enum Kept {
+    /// They are in their stripes' buckets.
+    Keys(Buckets),
+    /// They are counted.
+    Sums(Box<Sums>),
 }
 
 impl KeySorter {
@@ -82,14 +92,15 @@ impl KeySorter {
         if !suits(params) || !(least_stripe_bits(params)..=params.key_bits()).contains(&stripe_bits) {
             return None;
         }
-        let low_bits = params.key_bits() - stripe_bits;
+        let buckets = || Kept::Keys(Buckets::new(stripe_bits, ROOM));
         Some(Self {
             params,
+            low_bits: params.key_bits() - stripe_bits,
             occurrences,
             share: Share::default(),
             row: Row::new(params.key_bits()),
-            buckets: Buckets::new(stripe_bits, low_bits, if summed { SUMMED_ROOM } else { ROOM }),
-            sums: summed.then(|| Sums::new(stripe_bits, low_bits)),
+            kept: if summed { Kept::Sums(Box::new(Sums::new(params))) } else { buckets() },
+            passed_over: vec![0; 1 << stripe_bits],
             sections: vec![Section::default(); 1 << stripe_bits],
             left_out: LeftOut::default(),
             repeats: 0,
@@ -99,10 +110,15 @@ impl KeySorter {
 
     /// Begins a unit, of which `share` is to be written. Its row numbers start above 0.
     pub fn begin_unit(&mut self, share: Share) {
-        (self.share, self.left_out, self.repeats, self.taken) = (share, LeftOut::default(), 0, 0);
-        self.buckets.clear();
+        (self.share, self.left_out, self.repeats) = (share, LeftOut::default(), 0);
+        self.passed_over.fill(0);
         // An earlier unit may have ended early.
-        self.sums.iter_mut().for_each(Sums::clear);
+        match &mut self.kept {
+            Kept::Keys(buckets) => buckets.clear(),
+            Kept::Sums(sums) if self.taken > 0 => sums.clear(),
+            Kept::Sums(_) => {}
+        }
+        self.taken = 0;
         self.row.begin(0);
     }
 
@@ -125,79 +141,118 @@ impl KeySorter {
         bases: &Bases,
         mut batch: impl FnMut(&mut Self) -> Result<(), E>,
     ) -> Result<(), E> {
-        for run in bases.runs() {
-            if run.row != self.row.number {
+        for (at, run) in bases.runs().iter().enumerate() {
+            let begins = run.row != self.row.number;
+            if begins {
                 self.row.begin(run.row);
             }
             let kmers = (run.len - self.params.k() + 1) as usize;
+            // What comes after the last run of the buffer is not known yet.
+            let ends = bases.runs().get(at + 1).is_some_and(|next| next.row != run.row);
+            let alone = begins && ends && kmers <= CHUNK;
             for first in (0..kmers).step_by(CHUNK) {
-                if self.buckets.is_full() {
-                    match &mut self.sums {
-                        Some(sums) => self.buckets.empty_full(|stripe, records| sums.add(stripe, records)),
-                        None => batch(self)?,
-                    }
-                }
-                if self.taken >= MOST_SUMMED {
+                if self.is_full() {
                     batch(self)?;
                 }
-                self.take(&bases.packed()[(run.start as usize + first) / 4..], (kmers - first).min(CHUNK));
+                let packed = &bases.packed()[(run.start as usize + first) / 4..];
+                self.take(packed, (kmers - first).min(CHUNK), alone);
             }
         }
         Ok(())
     }
 
-    /// Puts the first `count` k-mers of `packed`, which are of the row at hand, into their buckets, but for repeats.
-    fn take(&mut self, packed: &[u8], count: usize) {
-        let row = &mut self.row;
-        let from = row.len;
-        let whole = count.next_multiple_of(simd::KEYS_AT_A_TIME);
-        simd::keys(packed, self.params, &mut row.keys[from..from + whole]);
-        let mut kept = if self.occurrences { count } else { row.filter(count) };
-        self.repeats += (count - kept) as u64;
+    fn is_full(&self) -> bool {
+        self.taken >= MOST_SUMMED || matches!(&self.kept, Kept::Keys(buckets) if buckets.is_full())
+    }
+
+    /// Takes the first `count` k-mers of `packed`, which are of the row at hand, and `alone` in it, but for repeats.
+    fn take(&mut self, packed: &[u8], count: usize, alone: bool) {
         self.taken += count as u64;
-        if !self.occurrences && !row.is_long {
-            row.len = from + kept;
-        }
-        if self.share.pass_bits > 0 {
-            // Those of other passes are left out in a copy: they stay keys of the row.
-            let mut chunk = [0; CHUNK];
-            chunk[..kept].copy_from_slice(&row.keys[from..from + kept]);
-            let written = self.buckets.of_share(self.share, &mut chunk[..kept]);
-            self.left_out.pass += (kept - written) as u64;
-            kept = written;
-            self.buckets.put(&chunk[..kept]);
+        let kept = match (&mut self.kept, self.occurrences) {
+            (Kept::Sums(sums), false) => sums.add(packed, count, &mut self.row, alone),
+            (Kept::Sums(sums), true) => sums.add_occurrences(packed, count),
+            (Kept::Keys(_), occurrences) => self.put(packed, count, occurrences),
+        };
+        self.repeats += (count - kept) as u64;
+    }
+
+    /// Puts k-mers into their stripes' buckets.
+    fn put(&mut self, packed: &[u8], count: usize, occurrences: bool) -> usize {
+        let Kept::Keys(buckets) = &mut self.kept else { return 0 };
+        let (row, low_bits) = (&mut self.row, self.low_bits);
+        let from = row.len;
+        let kept = if occurrences {
+            row.extract(packed, self.params, count);
+            count
         } else {
-            self.buckets.put(&row.keys[from..from + kept]);
+            row.take(packed, self.params, count)
+        };
+        let keys = &row.keys[from..from + kept];
+        let mut put = |keys: &[u32]| {
+            buckets.put(|filled, records, room_bits| {
+                simd::into_buckets(keys, (low_bits, room_bits), filled, records)
+            });
+        };
+        if self.share.pass_bits == 0 {
+            put(keys);
+            return kept;
         }
+        // Those of other passes are left out in a copy: they stay keys of the row.
+        let (mut chunk, mut written) = ([0; CHUNK], 0);
+        for key in keys {
+            let (stripe, is_written) = (key >> low_bits, self.share.writes(key >> low_bits));
+            chunk[written] = *key;
+            written += usize::from(is_written);
+            self.passed_over[stripe as usize] += u32::from(!is_written);
+        }
+        put(&chunk[..written]);
+        self.left_out.pass += (kept - written) as u64;
+        kept
     }
 
     /// Whether there is nothing to write yet: no record, and no key of another pass to tell of.
     pub fn is_empty(&self) -> bool {
-        self.buckets.is_empty() && self.sums.as_ref().is_none_or(Sums::is_empty)
+        self.taken == 0
     }
 
     /// Writes the records so far, or their sums, behind what `out` has, sorted by stripe. The sections, one a stripe, say where; their offsets count from
     /// the old end.
     pub fn write(&mut self, out: &mut Vec<u8>) -> &[Section] {
         let from = out.len();
-        let Self { buckets, sums, sections, .. } = self;
+        let Self { kept, sections, passed_over, share, .. } = self;
+        if let Kept::Sums(sums) = kept {
+            sums.finish();
+        }
         for (stripe, section) in sections.iter_mut().enumerate() {
-            let (records, at) = (buckets.of(stripe), out.len());
-            let kmers = match sums {
-                Some(sums) => {
-                    sums.add(stripe, records);
-                    sums.take(stripe, out)
+            let at = out.len();
+            let kmers = match kept {
+                Kept::Sums(sums) => {
+                    let counted = sums.take(stripe, self.low_bits, out);
+                    if share.writes(stripe as u32) {
+                        counted
+                    } else {
+                        // Of another pass: counted for nothing.
+                        out.truncate(at);
+                        passed_over[stripe] = counted;
+                        self.left_out.pass += u64::from(counted);
+                        0
+                    }
                 }
-                None => {
+                Kept::Keys(buckets) => {
+                    let records = buckets.of(stripe);
                     out.extend(records.iter().flat_map(|record| record.to_le_bytes()));
                     records.len() as u32
                 }
             };
             // A key is in no more rows than there are records, in this pass or another.
-            let rows = kmers.saturating_add(buckets.passed_over(stripe));
+            let rows = kmers.saturating_add(passed_over[stripe]);
             *section = Section { offset: (at - from) as u32, bytes: (out.len() - at) as u32, kmers, rows };
         }
-        self.buckets.clear();
+        match kept {
+            Kept::Keys(buckets) => buckets.clear(),
+            Kept::Sums(sums) => sums.forget(),
+        }
+        self.passed_over.fill(0);
         self.taken = 0;
         &self.sections
     }

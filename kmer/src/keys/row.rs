@@ -4,9 +4,11 @@
 //! of a row is known any more once the next one begins.
 
 use super::CHUNK;
+use crate::params::Params;
+use crate::simd::{self, Look};
 
 /// Keys of a row that are looked through one by one.
-const SHORT: usize = 512;
+pub(super) const SHORT: usize = 512;
 /// Places for stamps; a place is a byte, so that all of them fit the first cache.
 const STAMPS: usize = 1 << 15;
 /// Keys of a row that are remembered, to clear their bits one by one.
@@ -28,6 +30,8 @@ pub(super) struct Row {
     seen: Vec<u64>,
     /// The keys that have one; more than [`REMEMBERED`] are not all here.
     marked: Vec<u32>,
+    /// A bit for each key of the last chunk: it was left out.
+    repeats: [u64; CHUNK / 64],
 }
 
 impl Row {
@@ -43,6 +47,7 @@ impl Row {
             is_long: false,
             seen: Vec::new(),
             marked: Vec::new(),
+            repeats: [0; CHUNK / 64],
         }
     }
 
@@ -52,15 +57,63 @@ impl Row {
             self.clear_bits();
         }
         (self.number, self.len, self.is_long) = (number, 0, false);
+        self.new_stamp();
+    }
+
+    /// Takes a stamp that no place has.
+    fn new_stamp(&mut self) {
         self.stamp = self.stamp.wrapping_add(1);
         if self.stamp == 0 {
             (*self.stamps, self.stamp) = ([0; STAMPS], 1);
         }
     }
 
+    /// Whether a row that was begun, all of whose k-mers `look` has been at, may have one of them twice. If it has, the answer is yes; else it is no
+    /// most of the time. The row's keys are still to be taken then.
+    ///
+    /// Of a k-mer that comes again so do four parts of k - 3 bases, one base apart. Of the parts that begin at even places, and of those that begin at
+    /// the first two of each four places, one at least is among the four, whatever the distance is: so the ones are marked, and the others asked for.
+    pub(super) fn may_repeat(&mut self, look: &Look, groups: usize) -> bool {
+        let [first, second, third] = &look.parts;
+        let mut found = false;
+        for ((first, second), third) in first[..groups].iter().zip(second).zip(third) {
+            let first = &mut self.stamps[usize::from(*first) % STAMPS];
+            found |= *first == self.stamp;
+            *first = self.stamp;
+            found |= self.stamps[usize::from(*second) % STAMPS] == self.stamp;
+            self.stamps[usize::from(*third) % STAMPS] = self.stamp;
+        }
+        if found {
+            self.new_stamp();
+        }
+        found
+    }
+
+    /// Which of the four k-mers from place `first` of the last chunk on were left out: a bit each, from the lowest.
+    pub(super) fn repeats(&self, first: usize) -> u64 {
+        self.repeats[first / 64] >> (first % 64) & 15
+    }
+
+    /// Takes the first `count` k-mers of `packed`, a chunk at most: their keys are behind those of the row now.
+    pub(super) fn extract(&mut self, packed: &[u8], params: Params, count: usize) {
+        let whole = count.next_multiple_of(simd::KEYS_AT_A_TIME);
+        simd::keys(packed, params, &mut self.keys[self.len..self.len + whole]);
+    }
+
+    /// The same, but for repeats, and they are keys of the row from now on. Returns how many stay.
+    pub(super) fn take(&mut self, packed: &[u8], params: Params, count: usize) -> usize {
+        self.extract(packed, params, count);
+        let kept = self.filter(count);
+        if !self.is_long {
+            self.len += kept;
+        }
+        kept
+    }
+
     /// Leaves out of the `count` keys behind those of the row what the row has already, and of several the same all but the first. Returns how many
     /// stay.
-    pub(super) fn filter(&mut self, count: usize) -> usize {
+    fn filter(&mut self, count: usize) -> usize {
+        self.repeats.fill(0);
         if !self.is_long && self.len + count <= SHORT {
             return self.filter_short(count);
         }
@@ -71,7 +124,9 @@ impl Row {
             let (word, bit) = (&mut self.seen[key as usize / 64], 1u64 << (key % 64));
             // Written whether it is new or not, so that there is nothing to guess.
             self.keys[from + kept] = key;
-            kept += usize::from(*word & bit == 0);
+            let is_new = *word & bit == 0;
+            kept += usize::from(is_new);
+            self.repeats[at / 64] |= u64::from(!is_new) << (at % 64);
             *word |= bit;
         }
         self.remember(from, kept);
@@ -131,8 +186,9 @@ impl Row {
             }
         }
         let mut kept = count;
-        for at in suspects[..repeats].iter().rev().map(|at| row + usize::from(*at)) {
-            keys.copy_within(at + 1..row + kept, at);
+        for at in suspects[..repeats].iter().rev().map(|at| usize::from(*at)) {
+            self.repeats[at / 64] |= 1 << (at % 64);
+            keys.copy_within(row + at + 1..row + kept, row + at);
             kept -= 1;
         }
         kept

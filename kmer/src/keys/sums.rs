@@ -8,84 +8,134 @@
 //!
 //! Counts in bytes keep a stripe's cells, at most 2^16, near the processor, are written as they lie, and are added up many at a time.
 
-use crate::simd::{self, LINE};
+use super::fold::fold;
+use super::row::{Row, SHORT};
+use super::streams::Streams;
+use crate::params::Params;
+use crate::simd::{self, BucketCells, CELLS, Look, WINDOW};
 
 /// Bytes of a count that a cell is too small for.
 const MORE_BYTES: usize = 6;
+/// Bytes of the buckets of windows: the more, the less often a bucket's cells are fetched.
+pub(super) const ROOM: usize = 1 << 26;
 
-/// Counts of the keys of all stripes.
+/// Counts of all keys.
 pub(super) struct Sums {
-    low_bits: u32,
+    params: Params,
+    look: Box<Look>,
+    windows: Streams,
+    /// What a bucket comes to, while it is counted.
+    bucket: Box<BucketCells>,
+    /// For each k-mer how often it was counted, modulo 256.
     cells: Vec<u8>,
-    /// For each stripe the low bits of a key for each time that its cell came to 256.
-    wrapped: Vec<Vec<u16>>,
-    /// Records counted, for each stripe.
-    counted: Vec<u32>,
+    /// A k-mer for each time that its cell came to 256.
+    wrapped: Vec<u32>,
+    /// Of the wrapped ones the first so many are of stripes that were taken.
+    taken: usize,
 }
 
 impl Sums {
-    /// Nothing counted yet, for `2^stripe_bits` stripes of `2^low_bits` keys.
-    pub(super) fn new(stripe_bits: u32, low_bits: u32) -> Self {
-        let stripes = 1 << stripe_bits;
+    /// Nothing counted yet.
+    pub(super) fn new(params: Params) -> Self {
         Self {
-            low_bits,
-            cells: vec![0; stripes << low_bits],
-            wrapped: vec![Vec::new(); stripes],
-            counted: vec![0; stripes],
+            params,
+            look: Box::default(),
+            windows: Streams::new(simd::bucket_bits(params.k()), ROOM),
+            bucket: Box::new([[0; CELLS]; WINDOW]),
+            cells: vec![0; 1 << (2 * params.k())],
+            wrapped: Vec::new(),
+            taken: 0,
         }
     }
 
-    /// Counts `records` of `stripe`.
-    pub(super) fn add(&mut self, stripe: usize, records: &[u16]) {
-        let first = stripe << self.low_bits;
-        let cells = &mut self.cells[first..first + (1 << self.low_bits)];
-        if records.len() >= cells.len() / LINE {
-            // Most lines are needed, and come sooner one after the other than where a record happens to want one.
-            cells.chunks(LINE).for_each(|line| simd::prefetch(&line[0]));
+    /// Counts the first `count` k-mers of `packed`, a chunk at most, of the row at hand but for repeats. `alone`: they are all of it. Returns how many
+    /// counted.
+    pub(super) fn add(&mut self, packed: &[u8], count: usize, row: &mut Row, alone: bool) -> usize {
+        self.look(packed, count);
+        if alone && count <= SHORT && !row.may_repeat(&self.look, count.div_ceil(WINDOW)) {
+            return self.add_all(count);
         }
-        for low in records {
-            let cell = &mut cells[usize::from(*low)];
-            *cell = cell.wrapping_add(1);
-            if *cell == 0 {
-                self.wrapped[stripe].push(*low);
-            }
+        let kept = row.take(packed, self.params, count);
+        if kept == count {
+            return self.add_all(count);
         }
-        self.counted[stripe] += records.len() as u32;
+        simd::put_some(&self.look, count, self.params.k(), |first| row.repeats(first), &mut self.windows);
+        kept
     }
 
-    /// Nothing is counted.
-    pub(super) fn is_empty(&self) -> bool {
-        self.counted.iter().all(|records| *records == 0)
+    /// Counts the first `count` k-mers of `packed`, a chunk at most.
+    pub(super) fn add_occurrences(&mut self, packed: &[u8], count: usize) -> usize {
+        self.look(packed, count);
+        self.add_all(count)
     }
 
-    /// Writes the section of `stripe` behind what `out` has, nothing where nothing was counted, and forgets its sums. Returns what
-    /// they come to.
-    pub(super) fn take(&mut self, stripe: usize, out: &mut Vec<u8>) -> u32 {
-        let counted = std::mem::take(&mut self.counted[stripe]);
+    fn look(&mut self, packed: &[u8], count: usize) {
+        if self.windows.is_full() {
+            self.count(false);
+        }
+        simd::look(packed, self.params, count.div_ceil(WINDOW), &mut self.look);
+    }
+
+    fn add_all(&mut self, count: usize) -> usize {
+        simd::put_windows(&self.look, count, self.params.k(), &mut self.windows);
+        count
+    }
+
+    /// Counts what is in full buckets, or in all.
+    fn count(&mut self, all: bool) {
+        let Self { params, windows, bucket: counts, cells, wrapped, .. } = self;
+        windows.empty(all, |bucket, records| {
+            let (bucket, k) = (bucket as u32, params.k());
+            simd::count_windows(records, bucket, k, counts, wrapped);
+            simd::add_bucket(bucket, k, counts, cells, wrapped);
+        });
+    }
+
+    /// All that was added is counted, as what it counts as: now stripes can be taken.
+    pub(super) fn finish(&mut self) {
+        self.count(true);
+        if self.params.canonical() {
+            let canonical = |kmer: &mut u32| *kmer = self.params.counted_as(u64::from(*kmer)) as u32;
+            self.wrapped.iter_mut().for_each(canonical);
+            fold(&mut self.cells, self.params.k(), &mut self.wrapped);
+        }
+        self.wrapped.sort_unstable();
+        self.taken = 0;
+    }
+
+    /// Writes the section of the next stripe, whose keys have `low_bits` bits besides, behind what `out` has, nothing where nothing was counted, and
+    /// forgets its sums. Returns what they come to. Stripes are taken in their order, after [`Sums::finish`].
+    pub(super) fn take(&mut self, stripe: usize, low_bits: u32, out: &mut Vec<u8>) -> u32 {
+        let first = stripe << low_bits;
+        let cells = &mut self.cells[first..first + (1 << low_bits)];
+        let wrapped = &self.wrapped[self.taken..];
+        let wrapped = &wrapped[..wrapped.partition_point(|kmer| (kmer >> low_bits) as usize <= stripe)];
+        self.taken += wrapped.len();
+        let counted = cells.iter().map(|cell| u32::from(*cell)).sum::<u32>() + 256 * wrapped.len() as u32;
         if counted == 0 {
             return 0;
         }
-        let first = stripe << self.low_bits;
-        let cells = &mut self.cells[first..first + (1 << self.low_bits)];
         out.extend_from_slice(cells);
         cells.fill(0);
-        let wrapped = &mut self.wrapped[stripe];
-        wrapped.sort_unstable();
         for times in wrapped.chunk_by(|one, next| one == next) {
-            out.extend(times[0].to_le_bytes());
+            let low = times[0] & ((1 << low_bits) - 1);
+            out.extend((low as u16).to_le_bytes());
             out.extend((times.len() as u32).to_le_bytes());
         }
-        wrapped.clear();
         counted
     }
 
-    /// Forgets all sums.
+    /// Forgets all that was added and not taken.
     pub(super) fn clear(&mut self) {
-        if !self.is_empty() {
-            self.cells.fill(0);
-            self.wrapped.iter_mut().for_each(Vec::clear);
-            self.counted.fill(0);
-        }
+        self.windows.clear();
+        self.cells.fill(0);
+        self.forget();
+    }
+
+    /// Forgets what wrapped, after all stripes were taken.
+    pub(super) fn forget(&mut self) {
+        self.wrapped.clear();
+        self.taken = 0;
     }
 }
 
@@ -115,33 +165,6 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        #[test]
-        fn sums_are_the_counts_of_their_records(
-            batches in prop::collection::vec((0..4usize, prop::collection::vec(0..8u16, 0..900)), 0..8),
-        ) {
-            let mut sums = Sums::new(2, 3);
-            // Of the first round nothing is left for the second.
-            for _ in 0..2 {
-                let mut want = [[0u32; 8]; 4];
-                for (stripe, lows) in &batches {
-                    sums.add(*stripe, lows);
-                    lows.iter().for_each(|low| want[*stripe][usize::from(*low)] += 1);
-                }
-                for (stripe, want) in want.iter().enumerate() {
-                    let (mut section, mut found) = (Vec::new(), [0; 8]);
-                    let counted = sums.take(stripe, &mut section);
-                    prop_assert_eq!(counted, want.iter().sum::<u32>());
-                    if !section.is_empty() {
-                        prop_assert_eq!(add_summed(&section, &mut found), Some(counted.into()));
-                        let more = section[8..].as_chunks::<MORE_BYTES>().0;
-                        prop_assert!(more.is_sorted_by(|one, next| one[0] < next[0]), "each key once, in their order");
-                    }
-                    prop_assert_eq!(&found, want);
-                }
-            }
-            prop_assert!(sums.is_empty());
-        }
-
         #[test]
         fn damaged_sums_never_leave_the_stripe(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             let _ = add_summed(&bytes, &mut [0; 16]);

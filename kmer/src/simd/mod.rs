@@ -10,11 +10,15 @@ mod letters;
 mod line;
 mod records;
 mod tile;
+mod windows;
 
 pub(crate) use keys::{KEYS_AT_A_TIME, add_cells, into_buckets, keys};
 pub(crate) use letters::pack_letters;
 pub(crate) use records::{expand, sort_out, write_records};
 pub(crate) use tile::{all_around, changes, minimizers, stretches};
+pub(crate) use windows::{
+    BucketCells, CELLS, Look, WINDOW, add_bucket, bucket_bits, count_windows, look, put_some, put_windows,
+};
 
 /// True when the processor has what the AVX2 copies ask for.
 #[cfg(target_arch = "x86_64")]

@@ -1,0 +1,208 @@
+//! Windows of four k-mers out of packed bases, into buckets and into cells; see [`crate::keys`].
+
+use super::{LINE, copies, prefetch};
+use crate::keys::streams::Streams;
+use crate::params::Params;
+
+/// k-mers of a window, and bases from one window to the next: those of a byte.
+pub(crate) const WINDOW: usize = 4;
+/// Windows that are looked at together.
+pub(crate) const WINDOWS: usize = 128;
+/// Bits of the bases before those that all k-mers of a window have, and of those behind them.
+const SIDE_BITS: u32 = 2 * (WINDOW as u32 - 1);
+/// Bits of a window below its bucket: those of the bases behind, and of four more, so that a bucket's cells lie by whole lines of the cache.
+const LOW_BITS: u32 = SIDE_BITS + 9;
+/// Bits of a k-mer that its bucket does not tell.
+const CELL_BITS: u32 = LOW_BITS;
+/// Cells of a bucket for the k-mers at one place of its windows.
+pub(crate) const CELLS: usize = 1 << CELL_BITS;
+/// Where a record has how many k-mers it stands for, less 1.
+const COUNT_SHIFT: u32 = 30;
+/// Pieces of cells that are asked for ahead.
+const PIECES_AHEAD: usize = 4;
+
+/// What the scan looks at of so many windows.
+pub(crate) struct Look {
+    /// 16 bases, the first in the highest bits.
+    words: [u32; WINDOWS],
+    /// Of the k - 3 bases from each of the first three on a number of 15 bits.
+    pub(crate) parts: [[u16; WINDOWS]; 3],
+}
+
+impl Default for Look {
+    fn default() -> Self {
+        Self { words: [0; WINDOWS], parts: [[0; WINDOWS]; 3] }
+    }
+}
+
+/// Counts of the k-mers of one bucket's windows, of those at each place by themselves.
+pub(crate) type BucketCells = [[u8; CELLS]; WINDOW];
+
+/// Bits of a bucket's number.
+pub(crate) const fn bucket_bits(k: u32) -> u32 {
+    2 * k - CELL_BITS
+}
+
+copies! {
+    /// Looks at the windows that begin with each of the first `groups` (no more than [`WINDOWS`]) bytes of `packed`, which has three bytes more.
+    pub(crate) fn look(packed: &[u8], params: Params, groups: usize, look: &mut Look) = look_any
+}
+
+#[inline(always)]
+fn look_any(packed: &[u8], params: Params, groups: usize, look: &mut Look) {
+    let words = &mut look.words[..groups];
+    // Each byte by itself, so that many words are put together side by side.
+    let bytes = packed.iter().zip(&packed[1..]).zip(&packed[2..]).zip(&packed[3..groups + 3]);
+    for (word, (((first, second), third), last)) in words.iter_mut().zip(bytes) {
+        *word =
+            u32::from(*first) << 24 | u32::from(*second) << 16 | u32::from(*third) << 8 | u32::from(*last);
+    }
+    let bases = params.k() - (WINDOW as u32 - 1);
+    for (at, parts) in (0..).zip(&mut look.parts) {
+        for (part, word) in parts.iter_mut().zip(&*words) {
+            let mut letters = *word << (2 * at) >> (32 - 2 * bases);
+            if params.canonical() {
+                letters = letters.min(reversed(*word) << (2 * (16 - at - bases)) >> (32 - 2 * bases));
+            }
+            *part = (letters.wrapping_mul(0x9e37_79b1) >> 17) as u16;
+        }
+    }
+}
+
+/// The reverse complement of 16 bases.
+#[inline(always)]
+fn reversed(word: u32) -> u32 {
+    let pairs = (word >> 2 & 0x3333_3333) | (word & 0x3333_3333) << 2;
+    let fours = (pairs >> 4 & 0x0f0f_0f0f) | (pairs & 0x0f0f_0f0f) << 4;
+    !fours.swap_bytes()
+}
+
+copies! {
+    /// Puts records of the first `kmers` k-mers of `look` into their buckets.
+    pub(crate) fn put_windows(look: &Look, kmers: usize, k: u32, streams: &mut Streams) = put_windows_any
+}
+
+#[inline(always)]
+fn put_windows_any(look: &Look, kmers: usize, k: u32, streams: &mut Streams) {
+    let (whole, rest) = (kmers / WINDOW, kmers % WINDOW);
+    let shift = 32 - 2 * k - SIDE_BITS;
+    for word in &look.words[..whole] {
+        put(word >> shift, WINDOW as u32, k, streams);
+    }
+    if rest > 0 {
+        put(look.words[whole] >> shift, rest as u32, k, streams);
+    }
+}
+
+/// Puts the record of a window of k + 3 bases, of which the first `kmers` k-mers count, into its bucket: the bases before and behind those of
+/// the bucket, and how many.
+#[inline(always)]
+fn put(window: u32, kmers: u32, k: u32, streams: &mut Streams) {
+    let bucket = window >> LOW_BITS & ((1 << bucket_bits(k)) - 1);
+    let sides = window >> (LOW_BITS + bucket_bits(k)) << LOW_BITS | window & ((1 << LOW_BITS) - 1);
+    streams.put(bucket as usize, (kmers - 1) << COUNT_SHIFT | sides);
+}
+
+/// The same for those of the first `kmers` k-mers that are not left out: `left_out` tells of which four in a row, from the given place on, which are,
+/// a bit each.
+pub(crate) fn put_some(
+    look: &Look,
+    kmers: usize,
+    k: u32,
+    left_out: impl Fn(usize) -> u64,
+    streams: &mut Streams,
+) {
+    let shift = 32 - 2 * k - SIDE_BITS;
+    for (first, word) in (0..kmers).step_by(WINDOW).zip(&look.words) {
+        let (out, count) = (left_out(first), (kmers - first).min(WINDOW) as u32);
+        if out == 0 {
+            put(word >> shift, count, k, streams);
+            continue;
+        }
+        for at in (0..count).filter(|at| out >> at & 1 == 0) {
+            // A window of which only the first k-mer counts.
+            put((word << (2 * at) >> (32 - 2 * k)) << SIDE_BITS, 1, k, streams);
+        }
+    }
+}
+
+copies! {
+    /// Counts the k-mers of the records of bucket `bucket`, and adds those whose cell came to 256 to `wrapped`.
+    pub(crate) fn count_windows(
+        records: &[u32], bucket: u32, k: u32, cells: &mut BucketCells, wrapped: &mut Vec<u32>
+    ) = count_windows_any
+}
+
+#[inline(always)]
+fn count_windows_any(records: &[u32], bucket: u32, k: u32, cells: &mut BucketCells, wrapped: &mut Vec<u32>) {
+    for record in records {
+        // A byte each: 1 for those of the four k-mers that it stands for.
+        let ones = 0x0101_0101u32 >> (24 - 8 * (record >> COUNT_SHIFT));
+        let mut over = 0;
+        for (at, cells) in (0..).zip(&mut *cells) {
+            let cell = &mut cells[(record >> (SIDE_BITS - 2 * at)) as usize % CELLS];
+            let one = (ones >> (8 * at)) as u8;
+            *cell = cell.wrapping_add(one);
+            over |= u32::from(*cell < one) << at;
+        }
+        while over != 0 {
+            let at = over.trailing_zeros();
+            let cell = (record >> (SIDE_BITS - 2 * at)) % CELLS as u32;
+            wrapped.push(kmer(bucket, at, cell, k));
+            over &= over - 1;
+        }
+    }
+}
+
+/// The k-mer at place `at` of a bucket's windows that has this cell.
+#[inline(always)]
+fn kmer(bucket: u32, at: u32, cell: u32, k: u32) -> u32 {
+    let low = CELL_BITS - SIDE_BITS + 2 * at;
+    (cell >> low << bucket_bits(k) | bucket) << low | cell & ((1 << low) - 1)
+}
+
+copies! {
+    /// Adds the counts of bucket `bucket` to those of all k-mers, and adds those whose cell came to 256 to `wrapped`. Of the bucket's nothing is left.
+    pub(crate) fn add_bucket(
+        bucket: u32, k: u32, from: &mut BucketCells, cells: &mut [u8], wrapped: &mut Vec<u32>
+    ) = add_bucket_any
+}
+
+#[inline(always)]
+fn add_bucket_any(bucket: u32, k: u32, from: &mut BucketCells, cells: &mut [u8], wrapped: &mut Vec<u32>) {
+    for (at, from) in (0..).zip(from) {
+        // K-mers lie side by side as far as they differ behind the bucket's bases.
+        let piece = 1usize << (CELL_BITS - SIDE_BITS + 2 * at);
+        for first in (0..CELLS).step_by(piece) {
+            if let Some(later) =
+                cells.get(kmer(bucket, at, (first + PIECES_AHEAD * piece) as u32, k) as usize..)
+                && at < 2
+            {
+                later.chunks(LINE).take(piece / LINE).for_each(|line| prefetch(&line[0]));
+            }
+            let kmer = kmer(bucket, at, first as u32, k);
+            let cells = &mut cells[kmer as usize..kmer as usize + piece];
+            for ((kmer, from), cells) in (kmer..)
+                .step_by(LINE)
+                .zip(from[first..first + piece].as_chunks_mut::<LINE>().0)
+                .zip(cells.as_chunks_mut::<LINE>().0)
+            {
+                add_line(kmer, from, cells, wrapped);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn add_line(kmer: u32, from: &mut [u8; LINE], cells: &mut [u8; LINE], wrapped: &mut Vec<u32>) {
+    let mut over = false;
+    for (cell, from) in cells.iter_mut().zip(&*from) {
+        *cell = cell.wrapping_add(*from);
+        over |= *cell < *from;
+    }
+    if over {
+        let cells = (kmer..).zip(&*cells).zip(&*from);
+        wrapped.extend(cells.filter(|((_, cell), from)| *cell < *from).map(|((kmer, _), _)| kmer));
+    }
+    *from = [0; LINE];
+}
