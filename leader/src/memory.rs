@@ -23,8 +23,10 @@ use std::path::Path;
 
 /// Blocks that are looked at.
 const LOOKS: u32 = 32;
-/// Private memory of a process that works: its buffers, tables and indexes. Where it writes sums it has [`keys::summed_bytes`] besides.
+/// Private memory of a process that works: its buffers, tables and indexes.
 const PRIVATE: u64 = 32 << 20;
+/// The same of one that writes sums, which has [`keys::summed_bytes`] besides.
+const BESIDE_SUMS: u64 = 8 << 20;
 /// Bytes of a sum in a unit that counts directly.
 const SUM_BYTES: u64 = 2;
 /// Bytes of a stripe in a unit's index.
@@ -37,7 +39,7 @@ const MAX_PASS_BITS: u32 = 8;
 
 /// Private memory of all processes that work, more or less; `summed`: of keys of these parameters they write sums.
 pub fn private(workers: u16, summed: Option<Params>) -> u64 {
-    (PRIVATE + summed.map_or(0, keys::summed_bytes)) * u64::from(workers.max(1))
+    summed.map_or(PRIVATE, |params| BESIDE_SUMS + keys::summed_bytes(params)) * u64::from(workers.max(1))
 }
 
 /// What those should know who allow less memory than the processes may take alone, `private`.

@@ -41,14 +41,18 @@ pub fn summed(blocks: u64, found: &Found, params: Params, memory: Option<u64>, w
     let workers = u64::from(workers.max(1));
     let small = found.kmers / (KMERS_A_KEY << params.key_bits());
     let is_uneven = found.fullest.saturating_mul(blocks) > found.kmers.saturating_mul(MOST_UNEVEN);
-    if memory.is_some_and(|memory| private > memory / 3 * 2)
+    if memory.is_some_and(|memory| memory < private + (1 << params.key_bits()))
         || small < LEAST_SUMMED * workers
         || blocks < small
         || is_uneven
     {
         return None;
     }
-    let units = small.min(MOST_SUMMED * workers).max(small / MOST_TIMES);
+    let mut units = small.min(MOST_SUMMED * workers).max(small / MOST_TIMES);
+    if let Some(memory) = memory {
+        // A byte for each key is written for every unit: fewer of them need fewer passes.
+        units = units.min((memory - private) >> params.key_bits()).max(LEAST_SUMMED * workers);
+    }
     // As many for one worker as for the other.
     Some(blocks.div_ceil(units / workers * workers))
 }
@@ -69,8 +73,9 @@ mod tests {
         assert_eq!(units(40_000, 4, None), Some((16, 2500)));
         assert_eq!(units(40_000, 0, None), Some((16, 2500)));
         assert_eq!(units(40_000, 5, None), None, "units would be few");
-        assert_eq!(units(40_000, 2, Some(220 << 20)), None, "there is not the memory");
-        assert_eq!(units(40_000, 2, Some(256 << 20)), Some((16, 2500)));
+        assert_eq!(units(40_000, 2, Some(159 << 20)), None, "there is not the memory");
+        assert_eq!(units(40_000, 2, Some(160 << 20)), Some((8, 5000)), "more of them would take more passes");
+        assert_eq!(units(40_000, 2, Some(1 << 30)), Some((16, 2500)));
         assert_eq!(units(400_000, 2, None), Some((64, 6250)));
         assert_eq!(units(40_000_000, 2, None).map(|(units, _)| units), Some(1042));
         let uneven = Found { kmers: 40_000 * 14_000, fullest: 30_000, ..Found::default() };

@@ -24,6 +24,9 @@ use std::path::Path;
 /// Messages about skipped tuples that a unit keeps, in bytes; the rest is counted only.
 const MESSAGE_BYTES: usize = 64 << 10;
 
+/// Bytes of bases that are taken at a time where they make no batch: so many stay in a core's cache.
+const BASES_BYTES: usize = 256 << 10;
+
 /// Occurrences that are counted directly are stored after so many times a batch's bytes of k-mers: a unit may be a whole file, a count has 32 bits.
 const COUNTED_BATCHES: u64 = 64;
 
@@ -39,6 +42,8 @@ struct Sorter {
     dna: DnaType,
     skip_damaged: bool,
     batch_bytes: usize,
+    /// Bytes of bases that are taken at a time.
+    bases_bytes: usize,
     bases: Bases,
     letters: Letters,
     method: Method,
@@ -129,11 +134,17 @@ impl Sorter {
             failure: None,
         };
         let (dna, skip_damaged, stripe_bits) = (job.dna_type(), job.skip_damaged, job.stripe_bits);
+        let batch_bytes = job.batch_bytes as usize;
+        let bases_bytes = match method {
+            Method::SuperKmers(_) => batch_bytes,
+            Method::Keys(_) | Method::Direct(_) => batch_bytes.min(BASES_BYTES),
+        };
         Ok(Self {
             params,
             dna,
             skip_damaged,
-            batch_bytes: job.batch_bytes as usize,
+            batch_bytes,
+            bases_bytes,
             bases: Bases::new(params),
             letters: Letters::new(params.k(), job.row_per_file, skip_damaged),
             method,
@@ -184,7 +195,7 @@ impl Sorter {
     }
 
     fn store_if_large(&mut self) -> Result<(), WorkError> {
-        if self.bases.len() < self.batch_bytes {
+        if self.bases.len() < self.bases_bytes {
             return Ok(());
         }
         match &mut self.method {

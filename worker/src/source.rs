@@ -27,6 +27,9 @@ use shm_layout::words::Owner;
 use std::path::Path;
 use std::sync::Arc;
 
+/// Blocks of pages that are read at a time, so that they are still in the core's cache when their rows are taken.
+const RUN: u64 = 32;
+
 /// Takes rows of every kind.
 pub trait Rows: RowSink + RecordSink {
     /// Records of a sequence file follow.
@@ -70,7 +73,7 @@ impl Blocks {
     pub fn new(shared: &Shared, slot: u16, mapped: bool) -> Result<Self, WorkError> {
         let job = &shared.job;
         let has_pages = job.stream.is_none() && job.leaves.iter().any(|leaf| leaf.sequence.is_none());
-        let blocks = if has_pages { shared.state.unit_blocks()?.min(job.total_blocks()) as usize } else { 0 };
+        let blocks = if has_pages { RUN.min(job.total_blocks()) as usize } else { 0 };
         let beside_server = job.lock_lsn.map(|lsn| (PageBuffer::new(blocks), lsn));
         let buffer = Buffer { pages: PageBuffer::new(blocks), beside_server };
         Ok(Self {
@@ -100,7 +103,10 @@ impl Blocks {
         while at < end {
             let leaf = leaf_of(&self.starts, at);
             let (start, next) = (self.starts[leaf], self.starts[leaf + 1]);
-            let stop = end.min(next);
+            let mut stop = end.min(next);
+            if shared.job.leaves[leaf].sequence.is_none() {
+                stop = stop.min(at + RUN);
+            }
             self.open_leaf(shared, leaf)?;
             if let Some(open) = &mut self.open {
                 let slot = self.slot;

@@ -17,7 +17,7 @@ use crate::simd::{self, BucketCells, CELLS, Look, WINDOW};
 /// Bytes of a count that a cell is too small for.
 const MORE_BYTES: usize = 6;
 /// Bytes of the buckets of windows: the more, the less often a bucket's cells are fetched.
-pub(super) const ROOM: usize = 1 << 26;
+pub(super) const ROOM: usize = 1 << 25;
 
 /// Counts of all keys.
 pub(super) struct Sums {
