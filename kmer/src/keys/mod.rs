@@ -6,8 +6,8 @@
 //! a section of records := record*      record: the key's low bits, u16, little-endian
 //! ```
 //!
-//! A unit with more k-mers than there are keys is better written as its sums (`sums.rs`): then a bucket that is full is counted at once, where it is near
-//! the processor, and only a byte for each key gets into shared memory, once a unit.
+//! A unit with more k-mers than there are keys is better written as its sums (`sums.rs`): then only a byte for each key gets into shared memory, once a
+//! unit, and k-mers are sorted four at a time.
 //!
 //! A row's repeats are left out before, so a drain counts with a place for each key of the stripe and asks no questions. Short rows, reads, are
 //! searched for repeats through a table of stamps: where a key's place has the stamp of this row already, the row's keys so far are looked through.
@@ -37,7 +37,7 @@ pub const RECORD_BITS: u32 = 16;
 pub const RECORD_BYTES: usize = 2;
 
 /// k-mers that are extracted at a time.
-const CHUNK: usize = 512;
+pub(crate) const CHUNK: usize = 512;
 /// Bytes of buckets, all together.
 const ROOM: usize = 1 << 22;
 /// k-mers after which sums are written even if the unit goes on: a section's number of them has 32 bits.
@@ -353,6 +353,48 @@ mod tests {
         counts
     }
 
+    /// What rows that lie side by side come to, as sums.
+    fn summed(rows: &[Vec<u8>], params: Params, occurrences: bool) -> BTreeMap<u64, u32> {
+        let mut bases = Bases::new(params);
+        for (number, row) in (1..).zip(rows) {
+            bases.push_dna2(number, row.len() as u64, &pack_dna2(row).expect("ACGT"), 0);
+        }
+        let stripe_bits = least_stripe_bits(params);
+        let mut sorter = KeySorter::new(params, stripe_bits, occurrences, true).expect("suits");
+        sorter.begin_unit(Share::default());
+        sorter.add(&bases, |_| Err("there is room")).expect("no batch");
+        let mut out = Vec::new();
+        let sections = sorter.write(&mut out).to_vec();
+        let width = 1usize << (params.key_bits() - stripe_bits);
+        let mut counts = BTreeMap::new();
+        for (stripe, section) in sections.iter().enumerate().filter(|(_, section)| section.bytes > 0) {
+            let mut sums = vec![0; width];
+            let bytes = &out[section.offset as usize..(section.offset + section.bytes) as usize];
+            assert_eq!(add_summed(bytes, &mut sums), Some(section.kmers.into()));
+            counts.extend((stripe as u64 * width as u64..).zip(sums).filter(|(_, sum)| *sum > 0));
+        }
+        counts
+    }
+
+    fn reverse_complement(bases: &[u8]) -> Vec<u8> {
+        let other = |base: &u8| match base {
+            b'A' => b'T',
+            b'C' => b'G',
+            b'G' => b'C',
+            _ => b'A',
+        };
+        bases.iter().rev().map(other).collect()
+    }
+
+    /// Two stretches: the first k bases of one are its last ones as well, `distance` on, and of the other the reverse complement of its last ones.
+    fn stretches(mut bases: impl FnMut(usize) -> Vec<u8>, k: usize, distance: usize) -> [Vec<u8>; 2] {
+        let mut again = bases(distance);
+        (0..k).for_each(|at| again.push(again[at]));
+        let first = bases(if distance < k { (k + distance).div_ceil(2) } else { k });
+        let turned = [&first[..], &bases(distance.saturating_sub(k)), &reverse_complement(&first)].concat();
+        [again, turned]
+    }
+
     fn rows(letters: &'static [u8], longest: usize) -> impl Strategy<Value = Vec<Vec<u8>>> {
         prop::collection::vec(prop::collection::vec(prop::sample::select(letters), 0..longest), 0..12)
     }
@@ -397,6 +439,41 @@ mod tests {
             let params = Params::new(k, 0).unwrap().with_canonical(canonical);
             let how = (least_stripe_bits(params) + more, pass_bits, occurrences, true);
             prop_assert_eq!(counted(&all, params, how, 1 << 24), naive(&all, params, occurrences));
+        }
+    }
+
+    #[test]
+    fn repeats_at_every_distance_are_found() {
+        let mut state = 1u64;
+        let mut bases = |count: usize| -> Vec<u8> {
+            let mut base = |_| {
+                state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+                b"ACGT"[(state >> 62) as usize]
+            };
+            (0..count).map(&mut base).collect()
+        };
+        for (k, canonical) in [(11, false), (11, true), (12, false), (12, true)] {
+            let params = Params::new(k, 0).expect("in range").with_canonical(canonical);
+            let mut rows = Vec::new();
+            for (first, distance) in (0..8).flat_map(|first| (1..40).map(move |distance| (first, distance))) {
+                for stretch in stretches(&mut bases, k as usize, distance) {
+                    rows.push([bases(first % 4), stretch, bases(first / 4 * 20)].concat());
+                }
+            }
+            let counted = summed(&rows, params, false);
+            assert!(counted == naive(&rows, params, false), "k = {k}, canonical: {canonical}");
+            assert!(counted != naive(&rows, params, true), "there are repeats");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn rows_side_by_side_are_counted_like_the_oracle(
+            rows in rows(b"ACGT", 600), few in rows(b"AAAT", 60), k in 11..=12u32, canonical: bool, occurrences: bool,
+        ) {
+            let params = Params::new(k, 0).unwrap().with_canonical(canonical);
+            let rows = [rows, few].concat();
+            prop_assert_eq!(summed(&rows, params, occurrences), naive(&rows, params, occurrences));
         }
     }
 

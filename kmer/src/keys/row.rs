@@ -5,12 +5,12 @@
 
 use super::CHUNK;
 use crate::params::Params;
-use crate::simd::{self, Look};
+use crate::simd::{self, Look, PART_BITS};
 
 /// Keys of a row that are looked through one by one.
 pub(super) const SHORT: usize = 512;
 /// Places for stamps; a place is a byte, so that all of them fit the first cache.
-const STAMPS: usize = 1 << 15;
+const STAMPS: usize = 1 << PART_BITS;
 /// Keys of a row that are remembered, to clear their bits one by one.
 const REMEMBERED: usize = 1 << 16;
 
@@ -71,12 +71,14 @@ impl Row {
     /// Whether a row that was begun, all of whose k-mers `look` has been at, may have one of them twice. If it has, the answer is yes; else it is no
     /// most of the time. The row's keys are still to be taken then.
     ///
-    /// Of a k-mer that comes again so do four parts of k - 3 bases, one base apart. Of the parts that begin at even places, and of those that begin at
-    /// the first two of each four places, one at least is among the four, whatever the distance is: so the ones are marked, and the others asked for.
-    pub(super) fn may_repeat(&mut self, look: &Look, groups: usize) -> bool {
+    /// Of a k-mer that comes again so do four parts of k - 3 bases, one base apart. Parts at even places are marked, and those at the first two of each
+    /// four places asked for. Of four places in a row two are even, and those of their like later on are two apart, so one of them is among the
+    /// first two of four: that one is found. It is the same with the places from behind, where reverse complements count as the same. Then only
+    /// k-mers less than four places apart would be asked for before they are marked; their stretch is its own reverse complement, which `look` tells.
+    pub(super) fn may_repeat(&mut self, look: &Look) -> bool {
         let [first, second, third] = &look.parts;
-        let mut found = false;
-        for ((first, second), third) in first[..groups].iter().zip(second).zip(third) {
+        let mut found = look.mirrored;
+        for ((first, second), third) in first[..look.windows].iter().zip(second).zip(third) {
             let first = &mut self.stamps[usize::from(*first) % STAMPS];
             found |= *first == self.stamp;
             *first = self.stamp;

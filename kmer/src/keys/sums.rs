@@ -6,7 +6,11 @@
 //!   more   the key's low bits, u16, and how many times 256 its count is besides, u32; in the order of keys, of those of which that is not 0
 //! ```
 //!
-//! Counts in bytes keep a stripe's cells, at most 2^16, near the processor, are written as they lie, and are added up many at a time.
+//! Counts in bytes are written as they lie, and added up many at a time.
+//!
+//! K-mers get there by fours, the *window* of four that begin at the first base of a byte: that is what four k-mers need to be taken out of packed bases, to
+//! be looked at for repeats and to be put into a bucket, and a record of four bytes for all of them. The buckets are by the bases that all four have, so
+//! each counts in a small table that stays near the processor (`simd/windows.rs`) before it is added to the counts of all keys.
 
 use super::fold::fold;
 use super::row::{Row, SHORT};
@@ -52,7 +56,7 @@ impl Sums {
     /// counted.
     pub(super) fn add(&mut self, packed: &[u8], count: usize, row: &mut Row, alone: bool) -> usize {
         self.look(packed, count);
-        if alone && count <= SHORT && !row.may_repeat(&self.look, count.div_ceil(WINDOW)) {
+        if alone && count <= SHORT && !row.may_repeat(&self.look) {
             return self.add_all(count);
         }
         let kept = row.take(packed, self.params, count);
@@ -73,7 +77,7 @@ impl Sums {
         if self.windows.is_full() {
             self.count(false);
         }
-        simd::look(packed, self.params, count.div_ceil(WINDOW), &mut self.look);
+        simd::look(packed, self.params, count, &mut self.look);
     }
 
     fn add_all(&mut self, count: usize) -> usize {

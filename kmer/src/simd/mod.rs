@@ -17,7 +17,8 @@ pub(crate) use letters::pack_letters;
 pub(crate) use records::{expand, sort_out, write_records};
 pub(crate) use tile::{all_around, changes, minimizers, stretches};
 pub(crate) use windows::{
-    BucketCells, CELLS, Look, WINDOW, add_bucket, bucket_bits, count_windows, look, put_some, put_windows,
+    BucketCells, CELLS, Look, PART_BITS, WINDOW, add_bucket, bucket_bits, count_windows, look, put_some,
+    put_windows,
 };
 
 /// True when the processor has what the AVX2 copies ask for.

@@ -1,4 +1,14 @@
-//! Windows of four k-mers out of packed bases, into buckets and into cells; see [`crate::keys`].
+//! Windows of four k-mers: out of packed bases, into buckets, and counted; for [`crate::keys`].
+//!
+//! ```text
+//! bases of a window   k + 3: three, then those of the bucket, then the others
+//! k-mer 0             |.........|
+//! k-mer 3                |.........|         all four have the bucket's bases, and a place of their own for the others
+//! record              bits 0..21 the bases that the bucket does not tell; bits 30..32 how many of the k-mers count, from the first on, less 1
+//! a bucket's counts   for each of the four a table with a byte for each of the 2^15 k-mers that it can be
+//! ```
+//!
+//! A bucket's bits need not be whole bases: where one of the four k-mers has a bit, another one has it two bits on.
 
 use super::{LINE, copies, prefetch};
 use crate::keys::streams::Streams;
@@ -6,8 +16,8 @@ use crate::params::Params;
 
 /// k-mers of a window, and bases from one window to the next: those of a byte.
 pub(crate) const WINDOW: usize = 4;
-/// Windows that are looked at together.
-pub(crate) const WINDOWS: usize = 128;
+/// Windows that are looked at together: those of a chunk, and one for the end of its last k-mer.
+const WINDOWS: usize = crate::keys::CHUNK / WINDOW + 1;
 /// Bits of the bases before those that all k-mers of a window have, and of those behind them.
 const SIDE_BITS: u32 = 2 * (WINDOW as u32 - 1);
 /// Bits of a window below its bucket: those of the bases behind, and of four more, so that a bucket's cells lie by whole lines of the cache.
@@ -21,17 +31,26 @@ const COUNT_SHIFT: u32 = 30;
 /// Pieces of cells that are asked for ahead.
 const PIECES_AHEAD: usize = 4;
 
-/// What the scan looks at of so many windows.
+/// Bases that such a stretch has in its middle, at the least: it is of an even number of them, and longer than k.
+const MIRRORED: u32 = 12;
+/// Bits of the numbers that parts of windows are told apart by.
+pub(crate) const PART_BITS: u32 = 15;
+
+/// What the scan looks at of some k-mers.
 pub(crate) struct Look {
+    /// How many windows were looked at.
+    pub(crate) windows: usize,
     /// 16 bases, the first in the highest bits.
     words: [u32; WINDOWS],
-    /// Of the k - 3 bases from each of the first three on a number of 15 bits.
+    /// Of the k - 3 bases from each of the first three on a number of [`PART_BITS`] bits.
     pub(crate) parts: [[u16; WINDOWS]; 3],
+    /// Where k-mers are canonical: there is a stretch that is its own reverse complement, so that one of its k-mers may be that of another.
+    pub(crate) mirrored: bool,
 }
 
 impl Default for Look {
     fn default() -> Self {
-        Self { words: [0; WINDOWS], parts: [[0; WINDOWS]; 3] }
+        Self { windows: 0, words: [0; WINDOWS], parts: [[0; WINDOWS]; 3], mirrored: false }
     }
 }
 
@@ -44,29 +63,49 @@ pub(crate) const fn bucket_bits(k: u32) -> u32 {
 }
 
 copies! {
-    /// Looks at the windows that begin with each of the first `groups` (no more than [`WINDOWS`]) bytes of `packed`, which has three bytes more.
-    pub(crate) fn look(packed: &[u8], params: Params, groups: usize, look: &mut Look) = look_any
+    /// Looks at the first `kmers` k-mers of `packed`, a chunk at most.
+    ///
+    /// # Panics
+    /// When there are not two bytes behind their last base.
+    pub(crate) fn look(packed: &[u8], params: Params, kmers: usize, look: &mut Look) = look_any
 }
 
 #[inline(always)]
-fn look_any(packed: &[u8], params: Params, groups: usize, look: &mut Look) {
-    let words = &mut look.words[..groups];
+fn look_any(packed: &[u8], params: Params, kmers: usize, look: &mut Look) {
+    // The last k-mer's parts begin up to three places behind it.
+    look.windows = (kmers + WINDOW - 1).div_ceil(WINDOW);
+    let words = &mut look.words[..look.windows];
     // Each byte by itself, so that many words are put together side by side.
-    let bytes = packed.iter().zip(&packed[1..]).zip(&packed[2..]).zip(&packed[3..groups + 3]);
+    let bytes = packed.iter().zip(&packed[1..]).zip(&packed[2..]).zip(&packed[3..look.windows + 3]);
     for (word, (((first, second), third), last)) in words.iter_mut().zip(bytes) {
         *word =
             u32::from(*first) << 24 | u32::from(*second) << 16 | u32::from(*third) << 8 | u32::from(*last);
     }
     let bases = params.k() - (WINDOW as u32 - 1);
+    look.mirrored = false;
     for (at, parts) in (0..).zip(&mut look.parts) {
         for (part, word) in parts.iter_mut().zip(&*words) {
-            let mut letters = *word << (2 * at) >> (32 - 2 * bases);
+            let mut letters = stretch(*word, at, bases);
             if params.canonical() {
-                letters = letters.min(reversed(*word) << (2 * (16 - at - bases)) >> (32 - 2 * bases));
+                letters = letters.min(stretch(reversed(*word), 16 - at - bases, bases));
             }
-            *part = (letters.wrapping_mul(0x9e37_79b1) >> 17) as u16;
+            *part = (letters.wrapping_mul(0x9e37_79b1) >> (32 - PART_BITS)) as u16;
         }
     }
+    if params.canonical() {
+        for word in &*words {
+            let (word, other) = (*word, reversed(*word));
+            for at in 0..WINDOW as u32 {
+                look.mirrored |= stretch(word, at, MIRRORED) == stretch(other, 16 - at - MIRRORED, MIRRORED);
+            }
+        }
+    }
+}
+
+/// So many bases of 16 from base `at` on.
+#[inline(always)]
+fn stretch(word: u32, at: u32, bases: u32) -> u32 {
+    word << (2 * at) >> (32 - 2 * bases)
 }
 
 /// The reverse complement of 16 bases.
@@ -121,7 +160,7 @@ pub(crate) fn put_some(
         }
         for at in (0..count).filter(|at| out >> at & 1 == 0) {
             // A window of which only the first k-mer counts.
-            put((word << (2 * at) >> (32 - 2 * k)) << SIDE_BITS, 1, k, streams);
+            put(stretch(*word, at, k) << SIDE_BITS, 1, k, streams);
         }
     }
 }
