@@ -238,7 +238,7 @@ pub fn plan(args: &AnalysisArgs, given: Option<Source>, resumed: bool) -> Result
         .transpose()?;
     let mut asked =
         if job.part_bits > 0 || job.stream.is_some() { Some(1) } else { args.debug.unit_blocks.or(batch) };
-    let by_keys = job.direct && keys::suits(params);
+    let by_keys = job.direct && keys::can_be_summed(params);
     // A unit that kills whoever has it may be left out with the damage, and should be small then.
     if by_keys && asked.is_none() && !job.skip_damaged {
         // Who takes more than a control group has is killed, so of that less is relied on.
@@ -248,6 +248,9 @@ pub fn plan(args: &AnalysisArgs, given: Option<Source>, resumed: bool) -> Result
         job.summed = asked.is_some();
     }
     job.summed |= by_keys && args.debug.summed;
+    if job.summed {
+        job.stripe_bits = job.stripe_bits.max(keys::least_stripe_bits(params));
+    }
     let private = memory::private(workers.workers, job.summed.then_some(params));
     // What a resumed run has it has: how much memory is left beside it is no matter.
     let allowed = if resumed { u64::MAX } else { room.allowed(args.memory, private, job.summed) };

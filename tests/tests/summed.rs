@@ -54,6 +54,8 @@ fn sums_give_the_bytes_that_records_give() {
             "-k 12 -j 1 --count occurrences --canonical --stripe-bits 9",
             "-k 11 -j 2 --batch-bytes 3000 --stripe-bits 7",
             "-k 11 -j 1 --row-per-file",
+            "-k 10 -j 2 --unit-blocks 4",
+            "-k 10 -j 1 --canonical",
         ] {
             let plain = engine(&format!("-q --all {options}"), path).run().exits(0);
             let summed = engine(&format!("-q --all --summed {options}"), path).run().exits(0);

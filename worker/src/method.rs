@@ -20,12 +20,17 @@ pub(crate) enum Method {
 
 /// Whether the job's numbers go with the way that it asks for.
 pub(crate) fn suits(job: &Job, params: Params) -> bool {
-    let by_keys = keys::suits(params);
+    let by_keys = by_keys(job, params);
     let least = if by_keys { keys::least_stripe_bits(params) } else { 0 };
     let sums = !job.summed || job.direct && by_keys;
     let direct = (by_keys || params.key_bits() <= direct::MAX_KEY_BITS)
         && (least..=params.key_bits()).contains(&job.stripe_bits);
     sums && (direct || !job.direct)
+}
+
+/// Whether a job that counts directly sorts keys.
+fn by_keys(job: &Job, params: Params) -> bool {
+    if job.summed { keys::can_be_summed(params) } else { keys::suits(params) }
 }
 
 impl Method {
@@ -39,7 +44,7 @@ impl Method {
             let splitter = Splitter::new(Dealer::new(params, job.stripe_bits, job.seed), job.stripe_bits);
             return Ok(Self::SuperKmers(Box::new(splitter.of_occurrences(job.occurrences))));
         }
-        if keys::suits(params) {
+        if by_keys(job, params) {
             let sorter = KeySorter::new(params, job.stripe_bits, job.occurrences, job.summed);
             return Ok(Self::Keys(Box::new(sorter.ok_or_else(refused)?)));
         }

@@ -16,7 +16,7 @@ pub(crate) struct Streams {
 impl Streams {
     /// `2^bits` buckets, which take `bytes` (a power of two) all together, or a little more.
     pub(super) fn new(bits: u32, bytes: usize) -> Self {
-        let room = (bytes / size_of::<u32>() >> bits).max(2 * CHUNK);
+        let room = ((bytes / size_of::<u32>()) >> bits).max(2 * CHUNK);
         Self { room_bits: room.ilog2(), records: vec![0; room << bits], filled: vec![0; 1 << bits], most: 0 }
     }
 

@@ -28,8 +28,9 @@ const CELL_BITS: u32 = LOW_BITS;
 pub(crate) const CELLS: usize = 1 << CELL_BITS;
 /// Where a record has how many k-mers it stands for, less 1.
 const COUNT_SHIFT: u32 = 30;
-/// Pieces of cells that are asked for ahead.
+/// Pieces of cells that are asked for ahead, where they are no longer than these bytes: in longer ones the processor sees by itself what comes next.
 const PIECES_AHEAD: usize = 4;
+const FAR_APART: usize = 2048;
 
 /// Bases that such a stretch has in its middle, at the least: it is of an even number of them, and longer than k.
 const MIRRORED: u32 = 12;
@@ -213,20 +214,16 @@ fn add_bucket_any(bucket: u32, k: u32, from: &mut BucketCells, cells: &mut [u8],
         // K-mers lie side by side as far as they differ behind the bucket's bases.
         let piece = 1usize << (CELL_BITS - SIDE_BITS + 2 * at);
         for first in (0..CELLS).step_by(piece) {
-            if let Some(later) =
-                cells.get(kmer(bucket, at, (first + PIECES_AHEAD * piece) as u32, k) as usize..)
-                && at < 2
-            {
-                later.chunks(LINE).take(piece / LINE).for_each(|line| prefetch(&line[0]));
+            let later = first + PIECES_AHEAD * piece;
+            if piece <= FAR_APART && later < CELLS {
+                let later = kmer(bucket, at, later as u32, k) as usize;
+                cells[later..later + piece].chunks(LINE).for_each(|line| prefetch(&line[0]));
             }
             let kmer = kmer(bucket, at, first as u32, k);
             let cells = &mut cells[kmer as usize..kmer as usize + piece];
-            for ((kmer, from), cells) in (kmer..)
-                .step_by(LINE)
-                .zip(from[first..first + piece].as_chunks_mut::<LINE>().0)
-                .zip(cells.as_chunks_mut::<LINE>().0)
-            {
-                add_line(kmer, from, cells, wrapped);
+            let from = from[first..first + piece].as_chunks_mut::<LINE>().0;
+            for (line, (from, cells)) in from.iter_mut().zip(cells.as_chunks_mut::<LINE>().0).enumerate() {
+                add_line(kmer + (line * LINE) as u32, from, cells, wrapped);
             }
         }
     }
