@@ -1,4 +1,4 @@
-//! Seconds of the steps that a k-mer goes through, each alone and in one thread: extraction, minimizers, cutting and sorting, commit, drain.
+//! Seconds of the steps that a k-mer goes through, each alone and in one thread: extraction, minimizers, cutting and sorting, short keys' sums, commit, drain.
 //!
 //! Throughput is in k-mers (commit: in bytes). The rows are random reads of 150 bases drawn from a genome of a million, so that k-mers come again
 //! as they do in reads.
@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use kmer::bases::{Bases, kmers_of};
+use kmer::keys::{self, KeySorter};
 use kmer::minimizer::{Dealer, TILE, Tile};
 use kmer::params::Params;
 use kmer::superkmer::{Share, Splitter};
@@ -122,6 +123,29 @@ fn cutting_and_sorting(c: &mut Criterion) {
     }
 }
 
+/// Short keys of a large unit: taken by fours, sorted, and counted whenever a bucket is full.
+fn sums(c: &mut Criterion) {
+    let mut group = c.benchmark_group("short keys summed");
+    for k in [10, 12] {
+        let bases = pushed(k);
+        let stripe_bits = keys::least_stripe_bits(params(k));
+        let mut sorter = KeySorter::new(params(k), stripe_bits, false, true).expect("short keys");
+        sorter.begin_unit(Share::default());
+        let mut batch = Vec::new();
+        group.throughput(Throughput::Elements(kmers(k)));
+        group.bench_function(BenchmarkId::from_parameter(k), |b| {
+            b.iter(|| {
+                let stored = sorter.add(&bases, |sorter| {
+                    batch.clear();
+                    sorter.write(&mut batch);
+                    Ok::<(), ()>(())
+                });
+                black_box(stored)
+            });
+        });
+    }
+}
+
 fn commit(c: &mut Criterion) {
     const CHUNKS: usize = 64;
     let mut toc = TocEstimator::default();
@@ -193,5 +217,5 @@ fn drain(c: &mut Criterion) {
     }
 }
 
-criterion_group!(steps, extraction, minimizers, cutting_and_sorting, commit, drain);
+criterion_group!(steps, extraction, minimizers, cutting_and_sorting, sums, commit, drain);
 criterion_main!(steps);
