@@ -207,7 +207,7 @@ proptest! {
 }
 
 #[test]
-fn runs_of_a_row_are_one_row() {
+fn several_runs_are_one_row() {
     let params = Params::new(11, 0).expect("in range");
     let (one, other): (&[u8], &[u8]) = (b"ACGTTGCATTGACC", b"GGATCTAAGCTCTT");
     let rows = vec![
