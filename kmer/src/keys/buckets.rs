@@ -1,49 +1,70 @@
-//! Keys on their way to their stripe: a bucket of records for each, of the same room.
+//! Records on their way: buckets of the same room, by stripe for keys that travel, by the bases of their windows for those that are counted here.
 
-use super::{CHUNK, RECORD_BYTES};
+use super::CHUNK;
+use crate::simd::{self, LINE};
 
 /// The least room of a bucket: what one chunk can bring, twice.
 const LEAST_ROOM: usize = 2 * CHUNK;
 
 /// Buckets of records.
-pub(super) struct Buckets {
+pub(crate) struct Buckets<T> {
     room_bits: u32,
-    records: Vec<u16>,
+    records: Vec<T>,
     /// Records in each.
     filled: Vec<u32>,
-    /// A bucket may have no room for another chunk.
-    is_full: bool,
+    /// The most records that a bucket that got one has had since buckets were emptied.
+    most: u32,
 }
 
-impl Buckets {
+impl<T: Copy + Default> Buckets<T> {
     /// `2^bits` buckets, which take `bytes` (a power of two) all together, or a little more.
     pub(super) fn new(bits: u32, bytes: usize) -> Self {
-        let room = ((bytes / RECORD_BYTES) >> bits).max(LEAST_ROOM);
-        let (records, filled) = (vec![0; room << bits], vec![0; 1 << bits]);
-        Self { room_bits: room.ilog2(), records, filled, is_full: false }
+        let room = ((bytes / size_of::<T>()) >> bits).max(LEAST_ROOM);
+        let (records, filled) = (vec![T::default(); room << bits], vec![0; 1 << bits]);
+        Self { room_bits: room.ilog2(), records, filled, most: 0 }
     }
 
     /// Forgets all records.
     pub(super) fn clear(&mut self) {
         self.filled.fill(0);
-        self.is_full = false;
+        self.most = 0;
     }
 
     /// A bucket may have no room for another chunk.
     pub(super) fn is_full(&self) -> bool {
-        self.is_full
+        self.most as usize + CHUNK > 1 << self.room_bits
     }
 
     /// The records of a bucket.
-    pub(super) fn of(&self, bucket: usize) -> &[u16] {
-        let from = bucket << self.room_bits;
-        &self.records[from..from + self.filled[bucket] as usize]
+    pub(super) fn of(&self, bucket: usize) -> &[T] {
+        &self.records[bucket << self.room_bits..][..self.filled[bucket] as usize]
     }
 
-    /// Lets `put` put in what a chunk brings, for which there is room if it was not full: it has the records in each bucket, the records of all, bucket
-    /// after bucket, and the bits of the room of each, and tells the most records that a bucket has now, of those that got one.
-    pub(super) fn put(&mut self, put: impl FnOnce(&mut [u32], &mut [u16], u32) -> u32) {
-        let most = put(&mut self.filled, &mut self.records, self.room_bits);
-        self.is_full |= most as usize + CHUNK > 1 << self.room_bits;
+    /// Puts a record into a bucket.
+    ///
+    /// # Panics
+    /// When there is no such bucket, or the last one is overfull; the room of others is the caller's to watch, see [`Buckets::is_full`].
+    #[inline(always)]
+    pub(crate) fn put(&mut self, bucket: usize, record: T) {
+        let at = &mut self.filled[bucket];
+        let place = &mut self.records[(bucket << self.room_bits) + *at as usize];
+        *place = record;
+        // All buckets together are larger than a core's caches, and a bucket's next line is needed soon.
+        simd::prefetch_behind(place, LINE);
+        *at += 1;
+        self.most = self.most.max(*at);
+    }
+
+    /// Gives the records of every bucket that may have no room for another chunk to `take`, with its number, and empties it; with `all` those of
+    /// every bucket.
+    pub(super) fn empty(&mut self, all: bool, mut take: impl FnMut(usize, &[T])) {
+        let enough = if all { 1 } else { (1 << self.room_bits) - CHUNK + 1 };
+        for bucket in 0..self.filled.len() {
+            if self.filled[bucket] as usize >= enough {
+                take(bucket, self.of(bucket));
+                self.filled[bucket] = 0;
+            }
+        }
+        self.most = 0;
     }
 }

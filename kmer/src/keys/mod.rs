@@ -13,10 +13,9 @@
 //! searched for repeats through a table of stamps: where a key's place has the stamp of this row already, the row's keys so far are looked through.
 //! Longer rows have a bit for every key there can be.
 
-mod buckets;
+pub(crate) mod buckets;
 mod fold;
 mod row;
-pub(crate) mod streams;
 mod sums;
 
 pub use sums::add_summed;
@@ -88,7 +87,7 @@ pub struct KeySorter {
 /// What became of the keys that were taken.
 enum Kept {
     /// They are in their stripes' buckets.
-    Keys(Buckets),
+    Keys(Buckets<u16>),
     /// They are counted.
     Sums(Box<Sums>),
 }
@@ -101,14 +100,18 @@ impl KeySorter {
         if !can || !(least_stripe_bits(params)..=params.key_bits()).contains(&stripe_bits) {
             return None;
         }
-        let buckets = || Kept::Keys(Buckets::new(stripe_bits, ROOM));
+        let kept = if summed {
+            Kept::Sums(Box::new(Sums::new(params)))
+        } else {
+            Kept::Keys(Buckets::new(stripe_bits, ROOM))
+        };
         Some(Self {
             params,
             low_bits: params.key_bits() - stripe_bits,
             occurrences,
             share: Share::default(),
             row: Row::new(params.key_bits()),
-            kept: if summed { Kept::Sums(Box::new(Sums::new(params))) } else { buckets() },
+            kept,
             passed_over: vec![0; 1 << stripe_bits],
             sections: vec![Section::default(); 1 << stripe_bits],
             left_out: LeftOut::default(),
@@ -197,13 +200,8 @@ impl KeySorter {
             row.take(packed, self.params, count)
         };
         let keys = &row.keys[from..from + kept];
-        let mut put = |keys: &[u32]| {
-            buckets.put(|filled, records, room_bits| {
-                simd::into_buckets(keys, (low_bits, room_bits), filled, records)
-            });
-        };
         if self.share.pass_bits == 0 {
-            put(keys);
+            simd::into_buckets(keys, low_bits, buckets);
             return kept;
         }
         // Those of other passes are left out in a copy: they stay keys of the row.
@@ -214,7 +212,7 @@ impl KeySorter {
             written += usize::from(is_written);
             self.passed_over[stripe as usize] += u32::from(!is_written);
         }
-        put(&chunk[..written]);
+        simd::into_buckets(&chunk[..written], low_bits, buckets);
         self.left_out.pass += (kept - written) as u64;
         kept
     }

@@ -12,9 +12,9 @@
 //! be looked at for repeats and to be put into a bucket, and a record of four bytes for all of them. The buckets are by the bases that all four have, so
 //! each counts in a small table that stays near the processor (`simd/windows.rs`) before it is added to the counts of all keys.
 
+use super::buckets::Buckets;
 use super::fold::fold;
 use super::row::{Row, SHORT};
-use super::streams::Streams;
 use crate::params::Params;
 use crate::simd::{self, BucketCells, CELLS, Look, WINDOW};
 
@@ -27,7 +27,7 @@ pub(super) const ROOM: usize = 1 << 25;
 pub(super) struct Sums {
     params: Params,
     look: Box<Look>,
-    windows: Streams,
+    windows: Buckets<u32>,
     /// What a bucket comes to, while it is counted.
     bucket: Box<BucketCells>,
     /// For each k-mer how often it was counted, modulo 256.
@@ -44,7 +44,7 @@ impl Sums {
         Self {
             params,
             look: Box::default(),
-            windows: Streams::new(simd::bucket_bits(params.k()), ROOM),
+            windows: Buckets::new(simd::bucket_bits(params.k()), ROOM),
             bucket: Box::new([[0; CELLS]; WINDOW]),
             cells: vec![0; 1 << (2 * params.k())],
             wrapped: Vec::new(),

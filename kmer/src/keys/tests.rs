@@ -227,6 +227,26 @@ fn several_runs_are_one_row() {
 }
 
 #[test]
+fn of_a_unit_that_ended_early_nothing_is_left() {
+    let params = Params::new(11, 0).expect("in range");
+    let bases_of = |row: &[u8]| {
+        let mut bases = Bases::new(params);
+        bases.push_dna2(1, row.len() as u64, &pack_dna2(row).expect("ACGT"), 0);
+        bases
+    };
+    for summed in [false, true] {
+        let mut sorter = KeySorter::new(params, 6, false, summed).expect("suits");
+        for row in [&b"ACGTTGCATTGACC"[..], b"GGATCTAAGCTCTTA"] {
+            sorter.begin_unit(Share::default());
+            sorter.add(&bases_of(row), |_| Err("there is room")).expect("no batch");
+        }
+        let kmers: u32 = sorter.write(&mut Vec::new()).iter().map(|section| section.kmers).sum();
+        assert_eq!(kmers, 5, "summed: {summed}");
+        assert!(sorter.is_empty());
+    }
+}
+
+#[test]
 fn many_batches_of_one_row_count_each_key_once() {
     let params = Params::new(11, 0).expect("in range");
     let row: Vec<u8> = (0..3 * ROOM as u64 / 2)

@@ -1,6 +1,7 @@
 //! Keys of up to 32 bits out of packed bases, and into buckets.
 
-use super::{LINE, copies, prefetch_behind};
+use super::copies;
+use crate::keys::buckets::Buckets;
 use crate::params::{Params, canonical};
 
 /// [`keys`] takes as many of them at a time.
@@ -45,35 +46,19 @@ fn keys_as(packed: &[u8], k: u32, out: &mut [u32], taken: impl Fn(u64) -> u64) {
 }
 
 copies! {
-    /// Puts the low bits of every key behind what its bucket has: bucket `key >> low_bits` of the buckets of 2^room_bits records each. Returns the most
-    /// records that a bucket has now, of those that got one.
+    /// Puts the low bits of every key, of a chunk at most, into bucket `key >> low_bits`. There is room: they were not full.
     ///
     /// # Panics
-    /// When a key is of no bucket, or the last bucket is overfull; the room of others is the caller's to watch.
-    pub(crate) fn into_buckets(
-        keys: &[u32], bits: (u32, u32), filled: &mut [u32], records: &mut [u16]
-    ) -> u32 = into_buckets_any
+    /// When a key is of no bucket.
+    pub(crate) fn into_buckets(keys: &[u32], low_bits: u32, buckets: &mut Buckets<u16>) = into_buckets_any
 }
 
 #[inline(always)]
-fn into_buckets_any(
-    keys: &[u32],
-    (low_bits, room_bits): (u32, u32),
-    filled: &mut [u32],
-    records: &mut [u16],
-) -> u32 {
-    let (mask, mut most) = ((1u32 << low_bits) - 1, 0);
+fn into_buckets_any(keys: &[u32], low_bits: u32, buckets: &mut Buckets<u16>) {
+    let mask = (1u32 << low_bits) - 1;
     for key in keys {
-        let bucket = (key >> low_bits) as usize;
-        let at = &mut filled[bucket];
-        let place = &mut records[(bucket << room_bits) + *at as usize];
-        *place = (key & mask) as u16;
-        // All buckets together are larger than a core's caches, and a bucket's next line is needed soon.
-        prefetch_behind(place, LINE);
-        *at += 1;
-        most = most.max(*at);
+        buckets.put((key >> low_bits) as usize, (key & mask) as u16);
     }
-    most
 }
 
 copies! {

@@ -11,7 +11,7 @@
 //! A bucket's bits need not be whole bases: where one of the four k-mers has a bit, another one has it two bits on.
 
 use super::{LINE, copies, prefetch};
-use crate::keys::streams::Streams;
+use crate::keys::buckets::Buckets;
 use crate::params::Params;
 
 /// k-mers of a window, and bases from one window to the next: those of a byte.
@@ -119,28 +119,28 @@ fn reversed(word: u32) -> u32 {
 
 copies! {
     /// Puts records of the first `kmers` k-mers of `look` into their buckets.
-    pub(crate) fn put_windows(look: &Look, kmers: usize, k: u32, streams: &mut Streams) = put_windows_any
+    pub(crate) fn put_windows(look: &Look, kmers: usize, k: u32, buckets: &mut Buckets<u32>) = put_windows_any
 }
 
 #[inline(always)]
-fn put_windows_any(look: &Look, kmers: usize, k: u32, streams: &mut Streams) {
+fn put_windows_any(look: &Look, kmers: usize, k: u32, buckets: &mut Buckets<u32>) {
     let (whole, rest) = (kmers / WINDOW, kmers % WINDOW);
     let shift = 32 - 2 * k - SIDE_BITS;
     for word in &look.words[..whole] {
-        put(word >> shift, WINDOW as u32, k, streams);
+        put(word >> shift, WINDOW as u32, k, buckets);
     }
     if rest > 0 {
-        put(look.words[whole] >> shift, rest as u32, k, streams);
+        put(look.words[whole] >> shift, rest as u32, k, buckets);
     }
 }
 
 /// Puts the record of a window of k + 3 bases, of which the first `kmers` k-mers count, into its bucket: the bases before and behind those of
 /// the bucket, and how many.
 #[inline(always)]
-fn put(window: u32, kmers: u32, k: u32, streams: &mut Streams) {
+fn put(window: u32, kmers: u32, k: u32, buckets: &mut Buckets<u32>) {
     let bucket = window >> LOW_BITS & ((1 << bucket_bits(k)) - 1);
     let sides = window >> (LOW_BITS + bucket_bits(k)) << LOW_BITS | window & ((1 << LOW_BITS) - 1);
-    streams.put(bucket as usize, (kmers - 1) << COUNT_SHIFT | sides);
+    buckets.put(bucket as usize, (kmers - 1) << COUNT_SHIFT | sides);
 }
 
 /// The same for those of the first `kmers` k-mers that are not left out: `left_out` tells of which four in a row, from the given place on, which are,
@@ -150,18 +150,18 @@ pub(crate) fn put_some(
     kmers: usize,
     k: u32,
     left_out: impl Fn(usize) -> u64,
-    streams: &mut Streams,
+    buckets: &mut Buckets<u32>,
 ) {
     let shift = 32 - 2 * k - SIDE_BITS;
     for (first, word) in (0..kmers).step_by(WINDOW).zip(&look.words) {
         let (out, count) = (left_out(first), (kmers - first).min(WINDOW) as u32);
         if out == 0 {
-            put(word >> shift, count, k, streams);
+            put(word >> shift, count, k, buckets);
             continue;
         }
         for at in (0..count).filter(|at| out >> at & 1 == 0) {
             // A window of which only the first k-mer counts.
-            put(stretch(*word, at, k) << SIDE_BITS, 1, k, streams);
+            put(stretch(*word, at, k) << SIDE_BITS, 1, k, buckets);
         }
     }
 }
