@@ -4,8 +4,8 @@
 //! so all copies of a k-mer meet in one stripe; neighbours share theirs, so long stretches of a read go to one stripe together (super-k-mers).
 //! Both hashes are bijections of 2 m bits: who knows the stripe needs only the bits of a minimizer that the stripe does not tell ([`crate::record`]).
 //!
-//! All positions of a tile are computed side by side: m-mers by shifts of loaded words, the minimum over w = k - m + 1 neighbours by doubling
-//! (of 2, 4, 8, ... neighbours, then one overlapping step), so the work is the same straight lines for every lane. A lane has the hash in its high
+//! All positions of a tile are computed side by side: m-mers by shifts of loaded words, the minimum over w = k - m + 1 neighbours in steps
+//! (of 4, 16, ... neighbours, then one overlapping step), so the work is the same straight lines for every lane. A lane has the hash in its high
 //! bits and below it how far its m-mer is from the last place there can be, so that of equal m-mers the last one is the smallest. Positions whose
 //! window leaves its run get a number that means nothing.
 
@@ -24,9 +24,9 @@ pub struct Dealer {
     pub(crate) m: u32,
     /// 2 m ones.
     pub(crate) mask: u32,
-    flip: u32,
+    pub(crate) flip: u32,
     /// Odd, then as many zeros as a lane has bits besides a hash.
-    factor: u32,
+    pub(crate) factor: u32,
     /// What undoes that factor, modulo 2^32.
     undone: u32,
     /// Bits of a minimizer that its stripe does not tell.

@@ -1,9 +1,10 @@
 //! The straight-line loops of the scan, compiled three times: for any processor, for AVX2 and for AVX-512, chosen when the program runs.
 //!
-//! All are the same source but for [`changes`], [`stretches`], [`pack_letters`] and the masks of lines, so they give the same results; the tests of
+//! All are the same source but for the hashes of [`minimizers`], [`changes`], [`stretches`], [`pack_letters`] and the masks of lines, so they give the same results; the tests of
 //! [`crate::minimizer`], [`crate::superkmer`] and [`crate::spelled`] judge whichever one runs. Unsafe are only the calls into the copies, after the processor said that it has what they ask for
 //! ([`copies`]), and the loads and stores of lanes in a slice of as many.
 
+mod hashes;
 mod keys;
 mod letters;
 #[cfg(target_arch = "x86_64")]
@@ -12,10 +13,11 @@ mod records;
 mod tile;
 mod windows;
 
+pub(crate) use hashes::minimizers;
 pub(crate) use keys::{KEYS_AT_A_TIME, add_cells, into_buckets, keys};
 pub(crate) use letters::pack_letters;
 pub(crate) use records::{expand, sort_out, write_records};
-pub(crate) use tile::{all_around, changes, minimizers, stretches};
+pub(crate) use tile::{all_around, changes, stretches};
 pub(crate) use windows::{
     BucketCells, CELLS, Look, PART_BITS, WINDOW, add_bucket, bucket_bits, count_windows, look, put_some,
     put_windows,

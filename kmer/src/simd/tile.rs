@@ -1,73 +1,10 @@
-//! What the scan does with a tile: minimizers, where they change, and the list of stretches; see [`crate::minimizer`] and [`crate::stretches`].
+//! What the scan does with the minimizers of a tile: where they change, and the list of stretches; see [`crate::stretches`].
 
 use super::copies;
 #[cfg(target_arch = "x86_64")]
 use super::{has_avx2, has_avx512};
-use crate::minimizer::{Dealer, LAST_PLACE, PLACE_BITS, REACH, TILE, place_of};
-use crate::stretches::{Stretch, around};
-
-copies! {
-    /// Minimizers of `mmers` positions (a multiple of 8, at most TILE + REACH); see [`Dealer::minimizers`].
-    pub(crate) fn minimizers(dealer: &Dealer, bytes: &[u8], mmers: usize, out: &mut [u32]) = minimizers_any
-}
-
-#[inline(always)]
-fn minimizers_any(dealer: &Dealer, bytes: &[u8], mmers: usize, out: &mut [u32]) {
-    assert!(mmers.is_multiple_of(8) && mmers <= TILE + REACH);
-    let out = &mut out[..mmers];
-    hashes(dealer, bytes, out);
-    // min over 1, 2, 4, ... neighbours; what reaches past the end is left as it is and means nothing.
-    let window = dealer.window();
-    let mut span = 1;
-    while span * 2 <= window {
-        min_with_later(out, span);
-        span *= 2;
-    }
-    if span < window {
-        min_with_later(out, window - span);
-    }
-}
-
-/// Hashes of eight m-mers from each two bytes on.
-#[inline(always)]
-fn hashes(dealer: &Dealer, bytes: &[u8], out: &mut [u32]) {
-    if dealer.canonical {
-        hashes_of(dealer, bytes, out, |mmer| dealer.canonical(mmer));
-    } else {
-        hashes_of(dealer, bytes, out, |mmer| mmer);
-    }
-}
-
-#[inline(always)]
-fn hashes_of(dealer: &Dealer, bytes: &[u8], out: &mut [u32], taken: impl Fn(u32) -> u32) {
-    let shift = 64 - 2 * dealer.m;
-    let mut place = LAST_PLACE;
-    for (group, eight) in out.chunks_exact_mut(8).enumerate() {
-        let word = u64::from_be_bytes(bytes[group * 2..group * 2 + 8].try_into().expect("8 bytes"));
-        for (i, lane) in (0u32..).zip(eight) {
-            let hash = dealer.hash(taken((word >> (shift - 2 * i)) as u32 & dealer.mask));
-            *lane = hash | place.wrapping_sub(i);
-        }
-        place = place.wrapping_sub(8);
-    }
-}
-
-/// `out[i] = min(out[i], out[i + distance])`, front to back, so that every right side is still the old one.
-#[inline(always)]
-fn min_with_later(out: &mut [u32], distance: usize) {
-    const LANES: usize = 16;
-    let mut lanes = [0u32; LANES];
-    let whole = (out.len() - distance) / LANES * LANES;
-    for at in (0..whole).step_by(LANES) {
-        lanes.copy_from_slice(&out[at + distance..at + distance + LANES]);
-        for (mine, later) in out[at..at + LANES].iter_mut().zip(lanes) {
-            *mine = later.min(*mine);
-        }
-    }
-    for at in whole..out.len() - distance {
-        out[at] = out[at].min(out[at + distance]);
-    }
-}
+use crate::minimizer::{Dealer, LAST_PLACE, PLACE_BITS, place_of};
+use crate::stretches::{AT_A_TIME, Stretch, around};
 
 /// Bit i of `out` says that the hashes in `minima[i]` and `minima[i + 1]` differ, for i below `count`; the bits behind mean nothing.
 ///
@@ -131,7 +68,7 @@ fn changes_avx2(minima: &[u32], count: usize, out: &mut [u64]) {
     for (word, at) in out.iter_mut().zip((0..count).step_by(64)) {
         let (these, next) = (&minima[at..at + 64], &minima[at + 1..at + 65]);
         let mut same = 0u64;
-        for (i, (a, b)) in these.chunks_exact(8).zip(next.chunks_exact(8)).enumerate() {
+        for (i, (a, b)) in these.as_chunks().0.iter().zip(next.as_chunks().0).enumerate() {
             let apart = _mm256_srli_epi32::<PLACE>(_mm256_xor_si256(eight(a), eight(b)));
             let equal = _mm256_cmpeq_epi32(apart, _mm256_setzero_si256());
             same |= u64::from(_mm256_movemask_ps(_mm256_castsi256_ps(equal)) as u8) << (8 * i);
@@ -142,10 +79,9 @@ fn changes_avx2(minima: &[u32], count: usize, out: &mut [u64]) {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn eight(lanes: &[u32]) -> std::arch::x86_64::__m256i {
-    assert!(lanes.len() == 8);
+fn eight(lanes: &[u32; 8]) -> std::arch::x86_64::__m256i {
     #[allow(unsafe_code, reason = "the corner for SIMD")]
-    // SAFETY: the slice has eight lanes of four bytes, as many as are read; the load asks for no alignment.
+    // SAFETY: there are eight lanes of four bytes, as many as are read; the load asks for no alignment.
     unsafe {
         std::arch::x86_64::_mm256_loadu_si256(lanes.as_ptr().cast())
     }
@@ -177,9 +113,6 @@ copies! {
     ) -> usize = stretches_any
 }
 
-/// Bits that are taken at a time.
-const BITS: usize = 8;
-
 #[inline(always)]
 fn stretches_any(
     dealer: &Dealer,
@@ -188,22 +121,44 @@ fn stretches_any(
     list: &mut [Stretch],
     places: &mut [u32],
 ) -> usize {
-    let mut found = 0;
-    for (first, word) in (0u32..).step_by(64).zip(ends_here) {
+    // A word has as many bits, or less, most of the time.
+    let found = match dealer.window() {
+        ..12 => positions::<AT_A_TIME>(minima, ends_here, list, places),
+        12..18 => positions::<12>(minima, ends_here, list, places),
+        _ => positions::<8>(minima, ends_here, list, places),
+    };
+    for (stretch, place) in list[..found].iter_mut().zip(places) {
+        let (last, lane) = (stretch.last() as u32, *place);
+        *stretch = Stretch::new(last, dealer.number(lane));
+        *place = place_of(lane) as u32;
+    }
+    found
+}
+
+/// Lists where bits are set, and the lanes there; `BITS` of them at a time, at most [`AT_A_TIME`].
+#[inline(always)]
+fn positions<const BITS: usize>(
+    minima: &[u32],
+    ends_here: &[u64],
+    list: &mut [Stretch],
+    places: &mut [u32],
+) -> usize {
+    let minima = minima.as_chunks::<64>().0;
+    let (mut found, room) = (0, "room for more than there are");
+    for ((word, minima), first) in ends_here.iter().zip(minima).zip((0u32..).step_by(64)) {
         // Always so many at a time, so that there is little to guess; what is behind the last is overwritten by the next word's.
         let (mut left, count) = (*word, word.count_ones() as usize);
         for at in (found..found + count).step_by(BITS) {
-            for stretch in &mut list[at..at + BITS] {
-                *stretch = Stretch::new(first + left.trailing_zeros(), 0);
+            let stretches = list[at..].first_chunk_mut::<BITS>().expect(room);
+            let lanes = places[at..].first_chunk_mut::<BITS>().expect(room);
+            for (stretch, lane) in stretches.iter_mut().zip(lanes) {
+                let bit = left.trailing_zeros();
+                *stretch = Stretch::new(first + bit, 0);
+                *lane = minima[bit as usize % 64];
                 left &= left.wrapping_sub(1);
             }
         }
         found += count;
-    }
-    for (stretch, place) in list[..found].iter_mut().zip(places) {
-        let last = stretch.last();
-        *stretch = Stretch::new(last as u32, dealer.number(minima[last]));
-        *place = place_of(minima[last]) as u32;
     }
     found
 }
@@ -285,16 +240,16 @@ fn all_around_any(list: &[Stretch], minimizers: &[u32], window: u32, out: &mut [
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::minimizer::TILE;
     use crate::params::Params;
-    use crate::stretches::AT_A_TIME;
     use proptest::prelude::*;
 
     proptest! {
         #[test]
         fn changes_and_stretches_whichever_copy_runs(
-            minima in prop::collection::vec(0..3u32, 64 * 7 + 1), seed: u64, stripe_bits in 0..=16u32, count in 1..64 * 6usize,
+            k in 8..=32u32, minima in prop::collection::vec(0..3u32, 64 * 7 + 1), seed: u64, stripe_bits in 0..=16u32, count in 1..64 * 6usize,
         ) {
-            let dealer = Dealer::new(Params::new(21, 0).unwrap(), stripe_bits, seed);
+            let dealer = Dealer::new(Params::new(k, 0).unwrap(), stripe_bits, seed);
             // Equal hashes at other places are no change.
             let minima: Vec<u32> = (0..).zip(minima).map(|(i, m)| dealer.hash(m) | i).collect();
             let (mut bits, mut plain) = ([0; TILE / 64], [0; TILE / 64]);
@@ -315,10 +270,10 @@ mod tests {
             let set = |i: &usize| bits[i / 64] >> (i % 64) & 1 == 1;
             let one = |i| (i, dealer.number(minima[i]), place_of(minima[i]) as u32);
             let want: Vec<_> = (0..bits.len() * 64).filter(set).map(one).collect();
-            for list in [stretches, stretches_one_by_one] {
+            for copy in [stretches, stretches_one_by_one] {
                 let mut stretches = vec![Stretch::default(); TILE + AT_A_TIME];
                 let mut places = vec![0; TILE + AT_A_TIME];
-                let found = list(&dealer, &minima, bits, &mut stretches, &mut places);
+                let found = copy(&dealer, &minima, bits, &mut stretches, &mut places);
                 let got: Vec<_> = stretches[..found].iter().zip(places).map(|(s, place)| (s.last(), s.number(), place)).collect();
                 prop_assert_eq!(&got, &want);
             }

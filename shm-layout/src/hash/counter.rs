@@ -105,6 +105,13 @@ impl<K: Key> Places<'_, K> {
         let (bucket, place) = (&self.0[i / BUCKET % (64 / BUCKET)], i % BUCKET);
         (bucket.keys[place].wide(), bucket.groups[place])
     }
+
+    /// Keys and numbers of groups of `N` places, the `at`-th `N` of them.
+    #[inline(always)]
+    pub fn some<const N: usize>(&self, at: usize) -> ([u64; N], [u64; N]) {
+        let pairs: [(u64, u32); N] = std::array::from_fn(|i| self.get(at * N + i));
+        (pairs.map(|(key, _)| key), pairs.map(|(_, groups)| groups.into()))
+    }
 }
 
 /// What a batch added.

@@ -5,7 +5,7 @@
 
 use super::short::{APART, BEFORE, Short};
 use super::squeeze::{Apart, Squeezed, write_bits};
-use crate::hash::counter::{GroupCounter, Key, Places};
+use crate::hash::counter::{GroupCounter, Key};
 use std::arch::x86_64::{
     __m128i, __m512i, _mm_cvtsi64_si128, _mm512_add_epi64, _mm512_and_si512, _mm512_cmpge_epu64_mask,
     _mm512_cmpgt_epu64_mask, _mm512_loadu_si512, _mm512_maskz_compress_epi64, _mm512_max_epu64,
@@ -133,7 +133,7 @@ pub(super) fn squeeze_short<K: Key>(
     for (word, places) in table.by_64().enumerate() {
         let (mut bits, mut filled) = (0, 0);
         for eight in 0..64 / LANES {
-            let pairs = places.eight(eight);
+            let pairs = places.some(eight);
             let (packed, used) = packing.pack((word * 64 + eight * LANES) as u64, pairs, &mut sums);
             let into = &mut entries[filled * size..][..STORED];
             #[allow(unsafe_code, reason = "the corner for SIMD")]
@@ -165,14 +165,5 @@ fn note_apart(counts: [u64; LANES], used: u8, far: u8, rank: u32, apart: &mut Ap
     for (lane, count) in counts.into_iter().enumerate().filter(|(lane, _)| far >> lane & 1 == 1) {
         let before = (used & ((1 << lane) - 1)).count_ones();
         apart.push((rank + before, count as u32));
-    }
-}
-
-impl<K: Key> Places<'_, K> {
-    /// Keys and numbers of groups of eight places, the `eight`-th of the eight times eight.
-    #[inline(always)]
-    fn eight(&self, eight: usize) -> ([u64; LANES], [u64; LANES]) {
-        let pairs: [(u64, u32); LANES] = std::array::from_fn(|lane| self.get(eight * LANES + lane));
-        (pairs.map(|(key, _)| key), pairs.map(|(_, groups)| groups.into()))
     }
 }

@@ -29,6 +29,8 @@
 //! an offset.
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
+mod fours;
+#[cfg(all(target_arch = "x86_64", not(miri)))]
 mod lanes;
 mod read_short;
 mod short;

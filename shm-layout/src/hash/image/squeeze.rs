@@ -81,6 +81,10 @@ fn squeeze_short<K: Key>(
         #[allow(unsafe_code, reason = "the corner for SIMD")]
         // SAFETY: the processor has all that the function asks for.
         return unsafe { super::lanes::squeeze_short(buffer, bits_at, words, table, short) };
+    } else if super::fours::suits() {
+        #[allow(unsafe_code, reason = "the corner for SIMD")]
+        // SAFETY: the processor has all that the function asks for.
+        return unsafe { super::fours::squeeze_short(buffer, bits_at, words, table, short) };
     }
     squeeze_short_any(buffer, bits_at, words, table, short)
 }
@@ -165,6 +169,14 @@ mod tests {
         let found = squeeze_short(&mut best, 16, words, &table, short);
         assert_eq!(found, squeeze_short_any(&mut any, 16, words, &table, short));
         assert!(found.is_none() || best == any);
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        if super::super::fours::suits() {
+            let mut fours = vec![0; 16 + words * 12];
+            #[allow(unsafe_code, reason = "the copy that this processor may not choose")]
+            // SAFETY: the processor has all that the function asks for.
+            let same = unsafe { super::super::fours::squeeze_short(&mut fours, 16, words, &table, short) };
+            assert!(same == found && (found.is_none() || fours == any));
+        }
         Some(found.is_some())
     }
 
