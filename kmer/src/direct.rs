@@ -76,6 +76,8 @@ impl DirectCounter {
 
     /// Counts the runs of `bases`. Row numbers start above 0 and are not used again before [`DirectCounter::take`].
     pub fn add(&mut self, bases: &Bases) {
+        // To clear as much for each row takes longer than to extract its k-mers.
+        let mut keys = [0; CHUNK];
         for run in bases.runs() {
             if run.row != self.row {
                 self.begin(run.row);
@@ -84,7 +86,6 @@ impl DirectCounter {
             self.kmers += kmers as u64;
             for first in (0..kmers).step_by(CHUNK) {
                 let (count, byte) = ((kmers - first).min(CHUNK), (run.start as usize + first) / 4);
-                let mut keys = [0; CHUNK];
                 let whole = count.next_multiple_of(simd::KEYS_AT_A_TIME);
                 simd::keys(&bases.packed()[byte..], self.params, &mut keys[..whole]);
                 self.count(&keys[..count]);

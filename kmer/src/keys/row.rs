@@ -32,6 +32,10 @@ pub(super) struct Row {
     marked: Vec<u32>,
     /// A bit for each key of the last chunk: it was left out.
     repeats: [u64; CHUNK / 64],
+    /// Of the last keys of a short row, until they are looked through: which have a stamp, and where those are. Kept, since to clear as much for
+    /// each row would take time.
+    hits: Box<[bool; SHORT]>,
+    suspects: Box<[u16; SHORT]>,
 }
 
 impl Row {
@@ -48,6 +52,8 @@ impl Row {
             seen: Vec::new(),
             marked: Vec::new(),
             repeats: [0; CHUNK / 64],
+            hits: Box::new([false; SHORT]),
+            suspects: Box::new([0; SHORT]),
         }
     }
 
@@ -164,14 +170,16 @@ impl Row {
 
     fn filter_short(&mut self, count: usize) -> usize {
         let (row, keys) = (self.len, &mut self.keys[..self.len + count]);
-        let (mut hits, mut suspects, mut found) = ([false; SHORT], [0u16; SHORT], 0);
+        let (hits, suspects, mut found) = (&mut self.hits[..], &mut self.suspects[..], 0);
         for (hit, key) in hits.iter_mut().zip(&keys[row..]) {
             let stamp = &mut self.stamps[*key as usize % STAMPS];
             *hit = *stamp == self.stamp;
             *stamp = self.stamp;
         }
         // Eight are asked at once: few are any.
-        let (eights, _) = hits[..count.next_multiple_of(8)].as_chunks::<8>();
+        let eights = count.next_multiple_of(8);
+        hits[count..eights].fill(false);
+        let (eights, _) = hits[..eights].as_chunks::<8>();
         for (first, eight) in (0u16..).step_by(8).zip(eights) {
             let mut bits = u64::from_le_bytes(eight.map(u8::from));
             while bits != 0 {

@@ -3,6 +3,8 @@
 use super::copies;
 #[cfg(target_arch = "x86_64")]
 use super::has_avx2;
+#[cfg(target_arch = "x86_64")]
+use crate::minimizer::MAX_M;
 use crate::minimizer::{Dealer, LAST_PLACE, REACH, TILE};
 
 /// Hashes that are computed side by side: of the m-mers that begin in two bytes.
@@ -45,58 +47,23 @@ fn hashes_any(dealer: &Dealer, bytes: &[u8], out: &mut [u32]) {
     }
 }
 
-/// The first four m-mers of a group lie in the four bytes from its first on, the others in those from its second on: in a lane each, which is shifted.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 fn hashes_avx2<const CANONICAL: bool>(dealer: &Dealer, bytes: &[u8], out: &mut [u32]) {
-    use std::arch::x86_64::{
-        _mm256_and_si256, _mm256_min_epu32, _mm256_mullo_epi32, _mm256_or_si256, _mm256_set1_epi32,
-        _mm256_set1_epi64x, _mm256_setr_epi32, _mm256_shuffle_epi8, _mm256_srlv_epi32, _mm256_storeu_si256,
-        _mm256_sub_epi32, _mm256_xor_si256,
-    };
-    let all = |number: u32| _mm256_set1_epi32(number as i32);
-    let above = 32 - 2 * dealer.m;
-    let shifts = _mm256_sub_epi32(all(above), _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6));
-    // Big endian, from the first byte on and from the second.
-    let [first, second] = [0x0001_0203, 0x0102_0304];
-    let spread = _mm256_setr_epi32(first, first, first, first, second, second, second, second);
-    let (mask, flip, factor) = (all(dealer.mask), all(dealer.flip), all(dealer.factor));
+    use super::eight::{Eight, store};
+    use std::arch::x86_64::*;
+    const { assert!(MAX_M <= super::eight::MOST_BASES && LANES == super::eight::LANES) };
+    let (all, eight) = (|number: u32| _mm256_set1_epi32(number as i32), Eight::new(dealer.m));
+    let (flip, factor) = (all(dealer.flip), all(dealer.factor));
     let mut places = _mm256_sub_epi32(all(LAST_PLACE), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-    for (lanes, word) in out.as_chunks_mut::<LANES>().0.iter_mut().zip(bytes.windows(8).step_by(2)) {
-        let word = _mm256_set1_epi64x(i64::from_le_bytes(word.try_into().expect("8 bytes")));
-        // Above the m-mer stand the bases before it, which leave the product at its top.
-        let mut mmers = _mm256_srlv_epi32(_mm256_shuffle_epi8(word, spread), shifts);
-        if CANONICAL {
-            mmers = _mm256_min_epu32(_mm256_and_si256(mmers, mask), other_strands(mmers, above));
-        }
+    for (lanes, word) in out.as_chunks_mut().0.iter_mut().zip(bytes.windows(8).step_by(2)) {
+        let word = word.try_into().expect("8 bytes");
+        // What is above an m-mer leaves the product at its top.
+        let mmers = if CANONICAL { eight.canonical(word) } else { eight.open(word) };
         let hashes = _mm256_mullo_epi32(_mm256_xor_si256(mmers, flip), factor);
-        #[allow(unsafe_code, reason = "the corner for SIMD")]
-        // SAFETY: there are eight lanes of four bytes, as many as are written; the store asks for no alignment.
-        unsafe {
-            _mm256_storeu_si256(lanes.as_mut_ptr().cast(), _mm256_or_si256(hashes, places));
-        }
+        store(_mm256_or_si256(hashes, places), lanes);
         places = _mm256_sub_epi32(places, all(LANES as u32));
     }
-}
-
-/// [`Dealer::other_strand`] of eight m-mers, whatever stands in the `above` bits above them.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn other_strands(mmers: std::arch::x86_64::__m256i, above: u32) -> std::arch::x86_64::__m256i {
-    use std::arch::x86_64::{
-        _mm_cvtsi32_si128, _mm256_and_si256, _mm256_or_si256, _mm256_set1_epi8, _mm256_setr_epi64x,
-        _mm256_shuffle_epi8, _mm256_slli_epi32, _mm256_srl_epi32, _mm256_srli_epi32,
-    };
-    // Of two bases, by their number, the complements the other way round: of AA is TT, 15, of AC GT, 11, and so on.
-    let (a_c, g_t) = (0x0206_0a0e_0307_0b0f, 0x0004_080c_0105_090d);
-    let pairs = _mm256_setr_epi64x(a_c, g_t, a_c, g_t);
-    let (even, odd) = (0x0405_0607_0001_0203, 0x0c0d_0e0f_0809_0a0b);
-    let bytes = _mm256_shuffle_epi8(mmers, _mm256_setr_epi64x(even, odd, even, odd));
-    let nibble = _mm256_set1_epi8(15);
-    let low = _mm256_shuffle_epi8(_mm256_slli_epi32::<4>(pairs), _mm256_and_si256(bytes, nibble));
-    let high = _mm256_and_si256(_mm256_srli_epi32::<4>(bytes), nibble);
-    let strands = _mm256_or_si256(low, _mm256_shuffle_epi8(pairs, high));
-    _mm256_srl_epi32(strands, _mm_cvtsi32_si128(above as i32))
 }
 
 copies! {

@@ -1,6 +1,8 @@
 //! Keys of up to 32 bits out of packed bases, and into buckets.
 
 use super::copies;
+#[cfg(target_arch = "x86_64")]
+use super::{eight, has_avx2};
 use crate::keys::buckets::Buckets;
 use crate::params::{Params, canonical};
 
@@ -17,14 +19,28 @@ const CELLS: usize = 1 << 16;
 /// When k is above [`KEYS_MAX_K`], or `packed` does not have eight bytes from each two on.
 pub(crate) fn keys(packed: &[u8], params: Params, out: &mut [u32]) {
     assert!(params.k() <= KEYS_MAX_K && out.len().is_multiple_of(KEYS_AT_A_TIME));
-    keys_checked(packed, params, out);
+    assert!(out.is_empty() || packed.len() >= out.len() / 4 + 6);
+    #[cfg(target_arch = "x86_64")]
+    if has_avx2() && params.k() <= eight::MOST_BASES {
+        let copy = if params.canonical() { keys_avx2::<true> } else { keys_avx2::<false> };
+        #[allow(unsafe_code, reason = "the corner for SIMD")]
+        // SAFETY: the processor has AVX2, all that the function asks for.
+        return unsafe { copy(packed, params.k(), out) };
+    }
+    keys_any(packed, params, out);
 }
 
-copies! {
-    fn keys_checked(packed: &[u8], params: Params, out: &mut [u32]) = keys_any
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn keys_avx2<const CANONICAL: bool>(packed: &[u8], k: u32, out: &mut [u32]) {
+    const { assert!(KEYS_AT_A_TIME == eight::LANES) };
+    let eight = eight::Eight::new(k);
+    for (keys, word) in out.as_chunks_mut().0.iter_mut().zip(packed.windows(8).step_by(2)) {
+        let word = word.try_into().expect("8 bytes");
+        eight::store(if CANONICAL { eight.canonical(word) } else { eight.exact(word) }, keys);
+    }
 }
 
-#[inline(always)]
 fn keys_any(packed: &[u8], params: Params, out: &mut [u32]) {
     let k = params.k();
     if params.canonical() {
@@ -81,4 +97,21 @@ fn add_cells_any(cells: &[u8], sums: &mut [u32]) -> Option<u64> {
         total += u64::from(here);
     }
     (!full).then_some(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_copy_takes_the_same_keys(packed in prop::collection::vec(any::<u8>(), 40), k in 4..=16u32, canonical: bool, groups in 0..17usize) {
+            let params = Params::new(k, 0).unwrap().with_canonical(canonical);
+            let (mut best, mut plain) = (vec![1; groups * KEYS_AT_A_TIME], vec![2; groups * KEYS_AT_A_TIME]);
+            keys(&packed, params, &mut best);
+            keys_any(&packed, params, &mut plain);
+            prop_assert_eq!(best, plain);
+        }
+    }
 }

@@ -1,9 +1,11 @@
 //! The straight-line loops of the scan, compiled three times: for any processor, for AVX2 and for AVX-512, chosen when the program runs.
 //!
-//! All are the same source but for the hashes of [`minimizers`], [`changes`], [`stretches`], [`pack_letters`] and the masks of lines, so they give the same results; the tests of
+//! All are the same source but for the hashes of [`minimizers`], [`keys`](fn@keys), [`changes`], [`stretches`], [`pack_letters`] and the masks of lines, so they give the same results; the tests of
 //! [`crate::minimizer`], [`crate::superkmer`] and [`crate::spelled`] judge whichever one runs. Unsafe are only the calls into the copies, after the processor said that it has what they ask for
 //! ([`copies`]), and the loads and stores of lanes in a slice of as many.
 
+#[cfg(target_arch = "x86_64")]
+mod eight;
 mod hashes;
 mod keys;
 mod letters;
