@@ -5,6 +5,7 @@
 
 use crate::minimizer::{Dealer, LAST_PLACE, MAX_M, PLACE_BITS, TILE, Tile};
 use crate::simd;
+use crate::superkmer::Piece;
 use std::ops::Range;
 
 /// Most places that are written at a time, wanted or not.
@@ -55,11 +56,13 @@ pub(crate) const AGAIN: u32 = 1 << 11;
 pub(crate) struct Stretches {
     /// Bit i: a stretch ends with the k-mer that starts at position i of the tile.
     ends_here: [u64; TILE / 64],
+    /// How many there are before each 64 positions.
+    before: [u32; TILE / 64],
     list: Vec<Stretch>,
     /// Where each one's last k-mer has its minimizer.
     minimizers: Vec<u32>,
-    /// Of each [`around`], as if it began where the one before it ends.
-    around: Vec<u32>,
+    /// Of each its piece, as if it began where the one before it ends.
+    pieces: Vec<Piece>,
 }
 
 impl Default for Stretches {
@@ -67,9 +70,10 @@ impl Default for Stretches {
         const MOST: usize = TILE + AT_A_TIME;
         Self {
             ends_here: [0; TILE / 64],
+            before: [0; TILE / 64],
             list: vec![Stretch::default(); MOST],
             minimizers: vec![0; MOST],
-            around: vec![0; MOST],
+            pieces: vec![Piece::default(); MOST],
         }
     }
 }
@@ -78,16 +82,28 @@ impl Default for Stretches {
 pub(crate) struct Found<'a> {
     pub(crate) list: &'a [Stretch],
     pub(crate) minimizers: &'a [u32],
-    pub(crate) around: &'a [u32],
+    pub(crate) pieces: &'a [Piece],
+    ends_here: &'a [u64],
+    before: &'a [u32],
+}
+
+impl Found<'_> {
+    /// How many there are up to position `last`.
+    #[inline]
+    pub(crate) fn up_to(&self, last: usize) -> usize {
+        let these = self.ends_here[last / 64] & u64::MAX >> (63 - last % 64);
+        self.before[last / 64] as usize + these.count_ones() as usize
+    }
 }
 
 impl Stretches {
-    /// Lists the stretches of a tile with `count` positions, of which those in `runs` are k-mers. The ranges come in their order, are not empty and do not overlap.
+    /// Lists the stretches of a tile with `count` positions from base `first` on, of which those in `runs` are k-mers. The ranges come in their order, are
+    /// not empty and do not overlap.
     pub(crate) fn find(
         &mut self,
         dealer: &Dealer,
         tile: &Tile,
-        count: usize,
+        (first, count): (usize, usize),
         runs: impl Iterator<Item = Range<usize>>,
     ) -> Found<'_> {
         simd::changes(tile.minimizers(), count, &mut self.ends_here);
@@ -99,12 +115,14 @@ impl Stretches {
             self.ends_here[(before - 1) / 64] |= 1 << ((before - 1) % 64);
         }
         clear(&mut self.ends_here, before..words * 64);
+        let ends_here = &self.ends_here[..words];
         let (list, minimizers) = (&mut self.list[..], &mut self.minimizers[..]);
-        let found = simd::stretches(dealer, tile.minimizers(), &self.ends_here[..words], list, minimizers);
-        let (list, minimizers) = (&list[..found], &minimizers[..found]);
-        let around = &mut self.around[..found];
-        simd::all_around(list, minimizers, dealer.window() as u32, around);
-        Found { list, minimizers, around }
+        let found = simd::stretches(dealer, tile.minimizers(), ends_here, list, minimizers);
+        let (list, minimizers, pieces) = (&list[..found], &minimizers[..found], &mut self.pieces[..found]);
+        simd::all_pieces(list, minimizers, first as u32, dealer.window() as u32, pieces);
+        let before = &mut self.before[..words];
+        simd::counts_before(ends_here, before);
+        Found { list, minimizers, pieces, ends_here, before }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::bases::{Bases, Run};
 use crate::minimizer::{Dealer, TILE, Tile, place_of};
 use crate::record::{Eight, NEW_ROW, Six, Sixteen, Twelve, Width};
 use crate::simd;
-use crate::stretches::{AGAIN, Found, Stretch, Stretches, around};
+use crate::stretches::{AGAIN, Stretch, Stretches, around};
 use std::ops::Range;
 
 /// Where a section lies in a batch, and what is in it.
@@ -49,19 +49,25 @@ struct Written {
 /// ```text
 /// 0..10, 12..32   where it is around its minimizer, and the number of that: see [`around`]
 /// 10              the first of its row in its stripe
+/// 11              [`AGAIN`]: it is several, and of the others only the first base means anything; never in one that is written
 /// 32..64          first base
 /// ```
 #[derive(Clone, Copy, Default)]
+#[repr(transparent)]
 pub(crate) struct Piece(u64);
 
 impl Piece {
     #[inline(always)]
-    fn new(start: usize, around: u32) -> Self {
-        Self((start as u64) << 32 | u64::from(around))
+    pub(crate) fn new(start: u32, around: u32) -> Self {
+        Self(u64::from(start) << 32 | u64::from(around))
     }
     #[inline(always)]
     fn marked(self, is_new: bool) -> Self {
         Self(self.0 | u64::from(is_new) << 10)
+    }
+    #[inline(always)]
+    fn is_several(self) -> bool {
+        self.0 as u32 & AGAIN != 0
     }
     #[inline(always)]
     pub(crate) fn start(self) -> usize {
@@ -273,45 +279,36 @@ impl Splitter {
             let stop = (run.start + run.len - k + 1) as usize;
             (run.start as usize).max(tile.start) - tile.start..stop.min(tile.end) - tile.start
         };
-        let Found { list, minimizers, around: all_around } =
-            self.stretches.find(&self.dealer, &self.tile, tile.len(), runs.iter().map(within));
-        let mut stretches = list.iter().zip(minimizers).zip(all_around);
-        let (lanes, rest_bits, window) =
-            (self.tile.minimizers(), self.dealer.rest_bits, self.dealer.window() as u32);
+        let runs_within = runs.iter().map(within);
+        let found = self.stretches.find(&self.dealer, &self.tile, (tile.start, tile.len()), runs_within);
         let mut sink = Sink {
             rows: &mut self.rows,
             pieces: &mut self.pieces[self.found..],
             found: 0,
             row: 0,
             share: self.share,
+            left_out: &mut self.left_out.part,
+            rest_bits: self.dealer.rest_bits,
+            lanes: self.tile.minimizers(),
+            first: tile.start,
+            window: self.dealer.window() as u32,
         };
+        let mut at = 0;
         for run in runs {
+            let Range { start: begin, end } = within(run);
+            let behind = found.up_to(end - 1);
+            let (list, pieces) = (&found.list[at..behind], &found.pieces[at..behind]);
             sink.row = run.row;
-            let Range { start: mut begin, end } = within(run);
-            let mut is_first = true;
-            while begin < end {
-                let Some(((stretch, minimizer), how)) = stretches.next() else { break };
-                let mut how = *how;
-                if is_first {
-                    // The one before it may have ended before the run began.
-                    how = around(*stretch, begin as u32, *minimizer, window);
-                    is_first = false;
-                }
-                let (next, stripe) = (stretch.last() + 1, stretch.number() >> rest_bits);
-                if SHARED && !self.share.has_part(stripe) {
-                    self.left_out.part += (next - begin) as u64;
-                    begin = next;
-                    continue;
-                }
-                if how & AGAIN == 0 {
-                    sink.found::<OCCURRENCES>(Piece::new(tile.start + begin, how), stripe);
-                } else {
-                    for (first, how) in repeats(lanes, begin, *stretch, window) {
-                        sink.found::<OCCURRENCES>(Piece::new(tile.start + first, how), stripe);
-                    }
-                }
-                begin = next;
+            let mut stretches = list.iter().zip(pieces);
+            // The one before it may have ended before the run began.
+            if let Some((stretch, _)) = stretches.next() {
+                let how = around(*stretch, begin as u32, found.minimizers[at], sink.window);
+                sink.take::<SHARED, OCCURRENCES>(Piece::new((tile.start + begin) as u32, how), *stretch);
             }
+            for (stretch, piece) in stretches {
+                sink.take::<SHARED, OCCURRENCES>(*piece, *stretch);
+            }
+            at = behind;
         }
         self.found += sink.found;
     }
@@ -360,7 +357,7 @@ fn repeats(
     })
 }
 
-/// Takes the super-k-mers of a run.
+/// Takes the super-k-mers of a tile.
 struct Sink<'a> {
     rows: &'a mut [Rows],
     /// The first `found` are of this tile.
@@ -368,9 +365,31 @@ struct Sink<'a> {
     found: usize,
     row: u32,
     share: Share,
+    /// k-mers of other parts.
+    left_out: &'a mut u64,
+    rest_bits: u32,
+    lanes: &'a [u32],
+    /// The tile's first base.
+    first: usize,
+    window: u32,
 }
 
 impl Sink<'_> {
+    /// Takes a stretch, and what it is as one piece.
+    #[inline(always)]
+    fn take<const SHARED: bool, const OCCURRENCES: bool>(&mut self, piece: Piece, stretch: Stretch) {
+        let stripe = stretch.number() >> self.rest_bits;
+        if SHARED && !self.share.has_part(stripe) {
+            *self.left_out += (self.first + stretch.last() + 1 - piece.start()) as u64;
+        } else if piece.is_several() {
+            for (first, how) in repeats(self.lanes, piece.start() - self.first, stretch, self.window) {
+                self.found::<OCCURRENCES>(Piece::new((self.first + first) as u32, how), stripe);
+            }
+        } else {
+            self.found::<OCCURRENCES>(piece, stripe);
+        }
+    }
+
     #[inline(always)]
     fn found<const OCCURRENCES: bool>(&mut self, piece: Piece, stripe: u32) {
         let rows = &mut self.rows[stripe as usize];

@@ -19,7 +19,7 @@ pub(crate) use hashes::minimizers;
 pub(crate) use keys::{KEYS_AT_A_TIME, add_cells, into_buckets, keys};
 pub(crate) use letters::pack_letters;
 pub(crate) use records::{expand, sort_out, write_records};
-pub(crate) use tile::{all_around, changes, stretches};
+pub(crate) use tile::{all_pieces, changes, counts_before, stretches};
 pub(crate) use windows::{
     BucketCells, CELLS, Look, PART_BITS, WINDOW, add_bucket, bucket_bits, count_windows, look, put_some,
     put_windows,

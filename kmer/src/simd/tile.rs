@@ -5,6 +5,7 @@ use super::copies;
 use super::{has_avx2, has_avx512};
 use crate::minimizer::{Dealer, LAST_PLACE, PLACE_BITS, place_of};
 use crate::stretches::{AT_A_TIME, Stretch, around};
+use crate::superkmer::Piece;
 
 /// Bit i of `out` says that the hashes in `minima[i]` and `minima[i + 1]` differ, for i below `count`; the bits behind mean nothing.
 ///
@@ -223,17 +224,33 @@ fn store<T: FourBytes>(lanes: std::arch::x86_64::__m512i, into: &mut [T; 16]) {
 }
 
 copies! {
-    /// For each stretch but the first how it lies around its minimizer, beginning where the one before it ends; see [`crate::stretches::around`].
-    pub(crate) fn all_around(
-        list: &[Stretch], minimizers: &[u32], window: u32, out: &mut [u32]
-    ) = all_around_any
+    /// For each stretch but the first its piece, in a tile from base `first` on, if it begins where the one before it ends; see
+    /// [`crate::stretches::around`].
+    pub(crate) fn all_pieces(
+        list: &[Stretch], minimizers: &[u32], first: u32, window: u32, out: &mut [Piece]
+    ) = all_pieces_any
 }
 
 #[inline(always)]
-fn all_around_any(list: &[Stretch], minimizers: &[u32], window: u32, out: &mut [u32]) {
+fn all_pieces_any(list: &[Stretch], minimizers: &[u32], first: u32, window: u32, out: &mut [Piece]) {
     let later = list.iter().zip(list.iter().skip(1)).zip(minimizers.iter().skip(1));
     for (((before, stretch), minimizer), out) in later.zip(out.iter_mut().skip(1)) {
-        *out = around(*stretch, before.last() as u32 + 1, *minimizer, window);
+        let begin = before.last() as u32 + 1;
+        *out = Piece::new(first + begin, around(*stretch, begin, *minimizer, window));
+    }
+}
+
+copies! {
+    /// How many bits are set in the words before each of `words`.
+    pub(crate) fn counts_before(words: &[u64], out: &mut [u32]) = counts_before_any
+}
+
+#[inline(always)]
+fn counts_before_any(words: &[u64], out: &mut [u32]) {
+    let mut count = 0;
+    for (word, out) in words.iter().zip(out) {
+        *out = count;
+        count += word.count_ones();
     }
 }
 
