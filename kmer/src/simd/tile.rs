@@ -3,7 +3,9 @@
 use super::copies;
 #[cfg(target_arch = "x86_64")]
 use super::{has_avx2, has_avx512};
-use crate::minimizer::{Dealer, LAST_PLACE, PLACE_BITS, place_of};
+#[cfg(target_arch = "x86_64")]
+use crate::minimizer::LAST_PLACE;
+use crate::minimizer::{Dealer, PLACE_BITS, place_of};
 use crate::stretches::{AT_A_TIME, Stretch, around};
 use crate::superkmer::Piece;
 
