@@ -3,7 +3,7 @@
 //! The same bytes, sums and refusals as the plain loop of [`super::squeeze`], whose tests judge the two by each other. Unsafe are the loads and stores of
 //! lanes in arrays of as many: the call into this module is the caller's.
 
-use super::short::{APART, BEFORE, Short};
+use super::short::{APART, BEFORE, Shifts, Short};
 use super::squeeze::{Apart, Squeezed, write_bits};
 use crate::hash::counter::{BUCKET, GroupCounter, Key, Places};
 use std::arch::x86_64::{
@@ -46,11 +46,7 @@ const TOGETHER: [[u8; 8]; 16] = {
 /// How entries are packed, in every lane alike.
 struct Packing {
     multiplier: __m256i,
-    /// Shifts: the hash's high bits away, the rest down, the home down, distance and count up.
-    rest_up: __m128i,
-    rest_down: __m128i,
-    home_down: __m128i,
-    behind_up: __m128i,
+    shifts: Shifts,
     place_mask: __m256i,
     byte: __m256i,
     /// Which byte of two lanes stands where, once only as many of each as an entry has are left.
@@ -71,21 +67,13 @@ struct Sums {
 impl Packing {
     #[target_feature(enable = "avx2")]
     fn new(short: Short) -> Self {
-        let (place_bits, rest_bits, size) = (short.place_bits(), short.rest_bits(), short.bytes());
-        let shift = |bits: u32| _mm_cvtsi64_si128(bits.into());
-        let mut bytes = [0u8; STORED];
-        for (at, byte) in bytes.iter_mut().take(2 * size).enumerate() {
-            *byte = (at / size * 8 + at % size) as u8;
-        }
+        let bytes: [u8; STORED] = short.bytes_left();
         let [low, high] =
             [0, 8].map(|from| u64::from_le_bytes(bytes[from..from + 8].try_into().expect("eight bytes")));
         Self {
             multiplier: _mm256_set1_epi64x(short.multiplier() as i64),
-            rest_up: shift(place_bits),
-            rest_down: shift(64 - rest_bits),
-            home_down: shift(64 - place_bits),
-            behind_up: shift(8 * (size as u32 - short.fixed())),
-            place_mask: _mm256_set1_epi64x((1 << place_bits) - 1),
+            shifts: short.shifts(),
+            place_mask: _mm256_set1_epi64x(short.place_mask()),
             byte: _mm256_set1_epi64x(0xff),
             bytes: lanes([low, high, low, high]),
         }
@@ -98,14 +86,14 @@ impl Packing {
         let free = _mm256_cmpeq_epi64(counts, _mm256_setzero_si256());
         let used = !signs(free) & 15;
         let hash = product(keys, self.multiplier);
-        let rest = _mm256_srl_epi64(_mm256_sll_epi64(hash, self.rest_up), self.rest_down);
-        let home = _mm256_srl_epi64(hash, self.home_down);
+        let rest = _mm256_srl_epi64(_mm256_sll_epi64(hash, self.shifts.rest_up), self.shifts.rest_down);
+        let home = _mm256_srl_epi64(hash, self.shifts.home_down);
         let distance = _mm256_and_si256(_mm256_sub_epi64(place, home), self.place_mask);
         sums.distances = _mm256_or_si256(sums.distances, _mm256_andnot_si256(free, distance));
         let told = _mm256_min_epu32(counts, self.byte);
         sums.apart = _mm256_or_si256(sums.apart, _mm256_cmpeq_epi64(told, self.byte));
         let behind = _mm256_or_si256(distance, _mm256_slli_epi64::<8>(told));
-        let entries = _mm256_or_si256(rest, _mm256_sll_epi64(behind, self.behind_up));
+        let entries = _mm256_or_si256(rest, _mm256_sll_epi64(behind, self.shifts.behind_up));
         // A free place has no count, so it adds nothing.
         sums.counted = _mm256_add_epi64(sums.counted, counts);
         sums.key_sum = _mm256_add_epi64(sums.key_sum, product_short(keys, counts));

@@ -3,11 +3,11 @@
 //! The same bytes, sums and refusals as the plain loop of [`super::squeeze`], whose tests judge the two by each other. Unsafe are the load
 //! of eight lanes from an array of as many bytes and the store of them alone: the call into this module is the caller's.
 
-use super::short::{APART, BEFORE, Short};
+use super::short::{APART, BEFORE, Shifts, Short};
 use super::squeeze::{Apart, Squeezed, write_bits};
 use crate::hash::counter::{GroupCounter, Key};
 use std::arch::x86_64::{
-    __m128i, __m512i, _mm_cvtsi64_si128, _mm512_add_epi64, _mm512_and_si512, _mm512_cmpge_epu64_mask,
+    __m512i, _mm_cvtsi64_si128, _mm512_add_epi64, _mm512_and_si512, _mm512_cmpge_epu64_mask,
     _mm512_cmpgt_epu64_mask, _mm512_loadu_si512, _mm512_maskz_compress_epi64, _mm512_max_epu64,
     _mm512_min_epu64, _mm512_mullo_epi64, _mm512_or_si512, _mm512_permutexvar_epi8, _mm512_reduce_add_epi64,
     _mm512_reduce_max_epu64, _mm512_set_epi64, _mm512_set1_epi64, _mm512_setzero_si512, _mm512_sll_epi64,
@@ -32,11 +32,7 @@ pub(super) fn suits() -> bool {
 /// How entries are packed, in every lane alike.
 struct Packing {
     multiplier: __m512i,
-    /// Shifts: the hash's high bits away, the rest down, the home down, distance and count up.
-    rest_up: __m128i,
-    rest_down: __m128i,
-    home_down: __m128i,
-    behind_up: __m128i,
+    shifts: Shifts,
     place_mask: __m512i,
     before: __m512i,
     byte: __m512i,
@@ -55,22 +51,14 @@ struct Sums {
 impl Packing {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
     fn new(short: Short) -> Self {
-        let (place_bits, rest_bits, size) = (short.place_bits(), short.rest_bits(), short.bytes());
-        let shift = |bits: u32| _mm_cvtsi64_si128(bits.into());
-        let mut bytes = [0u8; STORED];
-        for (at, byte) in bytes.iter_mut().take(LANES * size).enumerate() {
-            *byte = (at / size * 8 + at % size) as u8;
-        }
+        let bytes: [u8; STORED] = short.bytes_left();
         #[allow(unsafe_code, reason = "the corner for SIMD")]
         // SAFETY: 64 bytes are read of an array of 64.
         let bytes = unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) };
         Self {
             multiplier: _mm512_set1_epi64(short.multiplier() as i64),
-            rest_up: shift(place_bits),
-            rest_down: shift(64 - rest_bits),
-            home_down: shift(64 - place_bits),
-            behind_up: shift(8 * (size as u32 - short.fixed())),
-            place_mask: _mm512_set1_epi64((1 << place_bits) - 1),
+            shifts: short.shifts(),
+            place_mask: _mm512_set1_epi64(short.place_mask()),
             before: lanes(std::array::from_fn(|lane| BEFORE + lane as u64)),
             byte: _mm512_set1_epi64(0xff),
             bytes,
@@ -88,14 +76,14 @@ impl Packing {
         let (keys, counts) = (lanes(keys), lanes(counts));
         let used = _mm512_test_epi64_mask(counts, counts);
         let hash = _mm512_mullo_epi64(keys, self.multiplier);
-        let rest = _mm512_srl_epi64(_mm512_sll_epi64(hash, self.rest_up), self.rest_down);
-        let home = _mm512_srl_epi64(hash, self.home_down);
+        let rest = _mm512_srl_epi64(_mm512_sll_epi64(hash, self.shifts.rest_up), self.shifts.rest_down);
+        let home = _mm512_srl_epi64(hash, self.shifts.home_down);
         let place = _mm512_add_epi64(_mm512_set1_epi64(place as i64), self.before);
         let distance = _mm512_and_si512(_mm512_sub_epi64(place, home), self.place_mask);
         sums.all_told &= _mm512_cmpgt_epu64_mask(distance, self.byte) & used == 0;
         let count = _mm512_sll_epi64(_mm512_min_epu64(counts, self.byte), _mm_cvtsi64_si128(8));
         let behind = _mm512_or_si512(_mm512_and_si512(distance, self.byte), count);
-        let entries = _mm512_or_si512(rest, _mm512_sll_epi64(behind, self.behind_up));
+        let entries = _mm512_or_si512(rest, _mm512_sll_epi64(behind, self.shifts.behind_up));
         // A free place has no count, so it adds nothing.
         sums.counted = _mm512_add_epi64(sums.counted, counts);
         sums.key_sum = _mm512_add_epi64(sums.key_sum, _mm512_mullo_epi64(keys, counts));

@@ -6,6 +6,8 @@
 //! the odd number.
 
 use crate::hash::counter::BUCKET;
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{__m128i, _mm_cvtsi64_si128};
 
 /// An entry lies at most so many places before its home.
 pub(super) const BEFORE: u64 = BUCKET as u64 - 1;
@@ -40,24 +42,46 @@ pub(super) struct Unpacked {
 /// For the copies that compute entries side by side.
 #[cfg(target_arch = "x86_64")]
 impl Short {
-    /// Bits of a place's number, and of the hash that are stored.
-    pub(super) const fn place_bits(self) -> u32 {
-        self.place_bits
-    }
-
-    pub(super) const fn rest_bits(self) -> u32 {
-        self.rest_bits
-    }
-
-    /// Bytes of distance and count in an entry.
-    pub(super) const fn fixed(self) -> u32 {
-        FIXED
+    /// Bits of a place's number, all ones.
+    pub(super) const fn place_mask(self) -> i64 {
+        (1 << self.place_bits) - 1
     }
 
     /// The multiplier of the hash, as it was given.
     pub(super) const fn multiplier(self) -> u64 {
         self.multiplier
     }
+
+    /// By how much all lanes are shifted, as [`Short::pack`] does it.
+    #[target_feature(enable = "sse2")]
+    pub(super) fn shifts(self) -> Shifts {
+        let shift = |bits: u32| _mm_cvtsi64_si128(bits.into());
+        Shifts {
+            rest_up: shift(self.place_bits),
+            rest_down: shift(64 - self.rest_bits),
+            home_down: shift(64 - self.place_bits),
+            behind_up: shift(8 * self.rest_bytes),
+        }
+    }
+
+    /// Which byte of as many lanes as `N` bytes are stands where, once only as many of each as an entry has are left.
+    pub(super) fn bytes_left<const N: usize>(self) -> [u8; N] {
+        let size = self.bytes();
+        std::array::from_fn(|at| if at < N / 8 * size { (at / size * 8 + at % size) as u8 } else { 0 })
+    }
+}
+
+/// See [`Short::shifts`].
+#[cfg(target_arch = "x86_64")]
+pub(super) struct Shifts {
+    /// The hash's high bits away.
+    pub(super) rest_up: __m128i,
+    /// The rest down.
+    pub(super) rest_down: __m128i,
+    /// The home down.
+    pub(super) home_down: __m128i,
+    /// Distance and count up.
+    pub(super) behind_up: __m128i,
 }
 
 impl Short {
