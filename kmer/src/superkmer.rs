@@ -337,7 +337,7 @@ impl Splitter {
 }
 
 /// The super-k-mers of a stretch that begins at `begin`, whose minimizer comes again and again: of each the first k-mer, and how it lies around the one that
-/// all its k-mers have.
+/// all its k-mers have. They may have a k-mer twice, so they are two at least: a record that is alone in its row has none twice.
 #[cold]
 fn repeats(
     lanes: &[u32],
@@ -345,13 +345,16 @@ fn repeats(
     stretch: Stretch,
     window: u32,
 ) -> impl Iterator<Item = (usize, u32)> {
+    let start = begin;
     std::iter::from_fn(move || {
         let first = begin;
         if first > stretch.last() {
             return None;
         }
         let minimizer = place_of(lanes[first]);
-        let piece = Stretch::new(stretch.last().min(minimizer) as u32, stretch.number());
+        // As its minimizer comes again, the stretch has two k-mers.
+        let most = if first == start { stretch.last() - 1 } else { stretch.last() };
+        let piece = Stretch::new(most.min(minimizer) as u32, stretch.number());
         begin = piece.last() + 1;
         Some((first, around(piece, first as u32, minimizer as u32, window)))
     })
@@ -538,6 +541,39 @@ mod tests {
                     kmers += u64::from(sections[i].kmers);
                 }
                 prop_assert_eq!(kmers, bases.counts().kmers);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_record_that_is_alone_in_its_row_has_no_kmer_twice(
+            letters in prop::collection::vec(prop::sample::select(&b"AAAC"[..]), 1..9), times in 1..12usize, k in 4..=32u32, seed: u64,
+        ) {
+            let params = Params::new(k, 0).unwrap();
+            let mut bases = Bases::new(params);
+            let row = letters.repeat(times);
+            bases.push_dna2(1, row.len() as u64, &pack_dna2(&row).unwrap(), 0);
+            let mut splitter = Splitter::new(Dealer::new(params, 4, seed), 4);
+            splitter.begin_unit(Share::default());
+            let mut out = Vec::new();
+            let sections = splitter.split(&bases, &mut out, 0).to_vec();
+            let mut speller = Speller::new(Dealer::new(params, 4, seed));
+            let size = splitter.width.bytes();
+            for (stripe, section) in sections.iter().enumerate().filter(|(_, section)| section.bytes as usize == size) {
+                speller.begin_stripe(stripe as u32, 1);
+                let (record, mut kmers) = (&out[section.offset as usize..][..size], Vec::new());
+                let mut each = |kmer, _| kmers.push(kmer);
+                match splitter.width {
+                    Width::Six => read::<Six>(record, &speller, &mut 0, &mut each),
+                    Width::Eight => read::<Eight>(record, &speller, &mut 0, &mut each),
+                    Width::Twelve => read::<Twelve>(record, &speller, &mut 0, &mut each),
+                    Width::Sixteen => read::<Sixteen>(record, &speller, &mut 0, &mut each),
+                }
+                let found = kmers.len();
+                kmers.sort_unstable();
+                kmers.dedup();
+                prop_assert_eq!(kmers.len(), found);
             }
         }
     }

@@ -18,6 +18,7 @@ pub struct Tally<R> {
     used: usize,
     records: Vec<R>,
     tags: Vec<u64>,
+    told: usize,
 }
 
 /// Records that must be counted one by one, since their rows have several in the stripe.
@@ -41,7 +42,7 @@ impl<R: Places> Tally<R> {
     pub fn new(multiplier: u64) -> Self {
         let (lines, records, tags) = (Vec::new(), Vec::new(), Vec::new());
         let hash = Hash { multiplier: multiplier | 1, shift: 64 };
-        let mut tally = Self { lines, hash, used: 0, records, tags };
+        let mut tally = Self { lines, hash, used: 0, records, tags, told: 0 };
         tally.reset(0);
         tally
     }
@@ -53,7 +54,7 @@ impl<R: Places> Tally<R> {
         self.lines.clear();
         self.lines.resize(lines, Line::default());
         self.hash.shift = 64 - lines.trailing_zeros();
-        self.used = 0;
+        (self.used, self.told) = (0, 0);
     }
 
     /// Takes the records in `bytes`, all of a stripe in their order: those that are alone in their row are added up here, the others go to
@@ -113,7 +114,13 @@ impl<R: Places> Tally<R> {
                 filled += usize::from(weight != 0);
             }
         }
-        (&self.records[..filled], &self.tags[..filled])
+        self.told = filled;
+        self.told()
+    }
+
+    /// What [`Tally::distinct`] found last.
+    pub fn told(&self) -> (&[R], &[u64]) {
+        (&self.records[..self.told], &self.tags[..self.told])
     }
 }
 

@@ -9,16 +9,29 @@ use kmer::record::Record;
 use kmer::spelled::{Expanded, KeyBits, Speller, expand};
 use kmer::tally::{Others, Tally};
 use shm_layout::hash::counter::{Added, GroupCounter, Key};
+use shm_layout::hash::table::Table;
+use shm_layout::hash::weights::WeightCounter;
 
 /// Counts records `R` whose k-mers are keys `K`.
 pub(crate) struct Counting<R, K> {
     tally: Tally<R>,
     others: Others<R>,
-    table: GroupCounter<K>,
+    groups: GroupCounter<K>,
+    weights: WeightCounter,
+    /// Which of the two has what was counted last.
+    is_weighed: bool,
     expanded: Expanded<K>,
     speller: Speller,
     seen: Seen,
     how: How,
+}
+
+/// The table that a stripe was counted in.
+pub(crate) enum Counted<'a, K> {
+    /// By whose keys they are.
+    Groups(&'a GroupCounter<K>),
+    /// By weights alone.
+    Weights(&'a WeightCounter),
 }
 
 /// What counts.
@@ -26,6 +39,9 @@ pub(crate) struct Counting<R, K> {
 struct How {
     occurrences: bool,
     occur_bitlen: u32,
+    key_bits: u32,
+    /// A record has no k-mer twice, or that counts twice.
+    weighs: bool,
 }
 
 /// What the stripes so far came to.
@@ -42,6 +58,9 @@ struct Seen {
 /// Tables are made for so many at least, and at most for twice as many as a stripe had.
 const LIKELY: usize = 1 << 19;
 
+/// Stripes of which at most one record in so many is of a row with several are counted by weights.
+const FEW: u64 = 8;
+
 /// k-mers that are expanded at a time: what is needed of them fits the first cache.
 const EXPANDED: usize = 1024;
 
@@ -53,17 +72,24 @@ impl<R: Places, K: Key + KeyBits> Counting<R, K> {
         Self {
             tally: Tally::new(draw(11)),
             others: Others { records: Vec::new(), tags: Vec::new() },
-            table: GroupCounter::for_bits(0, draw(23), params.key_bits()),
+            groups: GroupCounter::for_bits(0, draw(23), params.key_bits()),
+            weights: WeightCounter::new(draw(23), params.key_bits()),
+            is_weighed: false,
             expanded: Expanded::new(EXPANDED),
             speller: Speller::of(params, stripe_bits, seed),
             seen: Seen { records: 2, distinct_records: 1, kmers: 4, distinct_kmers: 1, most: (0, 0) },
-            how: How { occurrences, occur_bitlen: params.occur_bitlen() },
+            how: How {
+                occurrences,
+                occur_bitlen: params.occur_bitlen(),
+                key_bits: params.key_bits(),
+                weighs: params.occur_bitlen() == 0 && (occurrences || !params.canonical()),
+            },
         }
     }
 
     /// The keys that were counted last.
-    pub(crate) fn table(&self) -> &GroupCounter<K> {
-        &self.table
+    pub(crate) fn table(&self) -> Counted<'_, K> {
+        if self.is_weighed { Counted::Weights(&self.weights) } else { Counted::Groups(&self.groups) }
     }
 
     /// Counts the k-mers of stripe `stripe`'s `records`, which are said to be `kmers`. Returns how many there were, and what was counted.
@@ -81,24 +107,107 @@ impl<R: Places, K: Key + KeyBits> Counting<R, K> {
             format!("expected whole records of {} bytes, found {left} bytes more", R::WIDTH.bytes())
         })?;
         let keys = guess(self.seen.distinct_kmers, self.seen.kmers, kmers);
-        self.table.reset((keys * 9 / 8).min(most(self.seen.most.1)) + EXPANDED);
-        let (distinct, tags) = self.tally.distinct();
-        self.speller.begin_stripe(stripe, distinct.len() + self.others.records.len());
-        self.expanded.weighed = 0;
-        let mut total = Added::default();
-        for (records, tags) in [(distinct, tags), (&self.others.records[..], &self.others.tags[..])] {
-            let added =
-                add_records(records, tags, &self.speller, self.how, &mut self.table, &mut self.expanded)?;
-            total = sum(total, added);
-        }
-        let kmers = self.expanded.weighed;
+        let keys = (keys * 9 / 8).min(most(self.seen.most.1)) + EXPANDED;
+        let distinct = self.tally.distinct();
+        self.speller.begin_stripe(stripe, distinct.0.len() + self.others.records.len());
+        let few_others = self.others.records.len() as u64 <= count / FEW;
+        self.is_weighed = self.how.weighs && few_others && WeightCounter::suits(keys, self.how.key_bits);
+        let total = if self.is_weighed { self.add_weights(keys)? } else { None };
+        let total = match total {
+            Some(total) => total,
+            None => self.add_groups(keys)?,
+        };
+        let (kmers, distinct_kmers) = (
+            self.expanded.weighed,
+            match self.table() {
+                Counted::Groups(table) => table.len(),
+                Counted::Weights(table) => table.len(),
+            },
+        );
+        let distinct = self.tally.told().0.len();
         self.seen.records += count;
-        self.seen.distinct_records += distinct.len() as u64;
+        self.seen.distinct_records += distinct as u64;
         self.seen.kmers += kmers;
-        self.seen.distinct_kmers += self.table.len() as u64;
-        self.seen.most = (self.seen.most.0.max(distinct.len()), self.seen.most.1.max(self.table.len()));
+        self.seen.distinct_kmers += distinct_kmers as u64;
+        self.seen.most = (self.seen.most.0.max(distinct), self.seen.most.1.max(distinct_kmers));
         Ok((kmers, total))
     }
+
+    /// Counts what was sorted out by groups.
+    fn add_groups(&mut self, keys: usize) -> Result<Added, String> {
+        self.is_weighed = false;
+        self.groups.reset(keys);
+        self.expanded.weighed = 0;
+        let (speller, how, expanded) = (&self.speller, self.how, &mut self.expanded);
+        let mut total = Added::default();
+        for (records, tags) in [self.tally.told(), (&self.others.records[..], &self.others.tags[..])] {
+            total = sum(total, add_records(records, tags, speller, how, &mut self.groups, expanded)?);
+        }
+        Ok(total)
+    }
+
+    /// The same by weights: only the others need groups, and are added once they are counted. `None` when the table cannot tell all keys.
+    fn add_weights(&mut self, keys: usize) -> Result<Option<Added>, String> {
+        if !self.weights.reset(keys) {
+            return Ok(None);
+        }
+        self.expanded.weighed = 0;
+        let (speller, how, expanded) = (&self.speller, self.how, &mut self.expanded);
+        let (mut total, weights) = (Added::default(), &mut self.weights);
+        let (records, tags) = self.tally.told();
+        let told = each_expanded(records, tags, speller, expanded, |keys, tags| {
+            total = sum(total, weights.add_batch(keys, tags)?);
+            Some(())
+        })?;
+        if told.is_none() {
+            return Ok(None);
+        }
+        if self.others.records.is_empty() {
+            return Ok(Some(total));
+        }
+        self.groups.reset(EXPANDED);
+        let Others { records, tags } = &self.others;
+        let others = add_records(records, tags, speller, how, &mut self.groups, expanded)?;
+        let (mut found, mut told) = (Added::default(), true);
+        let (mut keys, mut tags) = (Vec::new(), Vec::new());
+        self.groups.for_each_batch(|batch| {
+            keys.clear();
+            tags.clear();
+            keys.extend(batch.iter().map(|(key, _)| K::narrow(*key)));
+            tags.extend(batch.iter().map(|(_, count)| u64::from(*count) << 32));
+            match weights.add_batch(&keys, &tags) {
+                Some(added) => found = sum(found, added),
+                None => told = false,
+            }
+        });
+        if told && found.counted != others.counted {
+            return Err(format!("expected row counts of {} in all, found {}", others.counted, found.counted));
+        }
+        Ok(told.then(|| sum(total, found)))
+    }
+}
+
+/// Expands records and calls `each` with k-mers and tags, until that returns `None`: then `None`.
+fn each_expanded<R: Record, K: Key + KeyBits>(
+    records: &[R],
+    tags: &[u64],
+    speller: &Speller,
+    expanded: &mut Expanded<K>,
+    mut each: impl FnMut(&[K], &[u64]) -> Option<()>,
+) -> Result<Option<()>, String> {
+    let mut from = 0;
+    while from < records.len() {
+        expanded.len = 0;
+        let taken = expand(&records[from..], &tags[from..], speller, expanded).map_err(|i| {
+            format!("expected records of k-mers of this stripe, found {:?}", records[from + i])
+        })?;
+        from += taken;
+        let (keys, tags) = expanded.pairs();
+        if each(keys, tags).is_none() {
+            return Ok(None);
+        }
+    }
+    Ok(Some(()))
 }
 
 fn add_records<R: Record, K: Key + KeyBits>(
@@ -109,14 +218,8 @@ fn add_records<R: Record, K: Key + KeyBits>(
     table: &mut GroupCounter<K>,
     expanded: &mut Expanded<K>,
 ) -> Result<Added, String> {
-    let (mut from, mut total) = (0, Added::default());
-    while from < records.len() {
-        expanded.len = 0;
-        let taken = expand(&records[from..], &tags[from..], speller, expanded).map_err(|i| {
-            format!("expected records of k-mers of this stripe, found {:?}", records[from + i])
-        })?;
-        from += taken;
-        let (keys, tags) = expanded.pairs();
+    let mut total = Added::default();
+    each_expanded(records, tags, speller, expanded, |keys, tags| {
         let added = if how.occurrences {
             table.add_every(keys, tags)
         } else if how.occur_bitlen == 0 {
@@ -126,7 +229,8 @@ fn add_records<R: Record, K: Key + KeyBits>(
             each.fold(Added::default(), sum)
         };
         total = sum(total, added);
-    }
+        Some(())
+    })?;
     Ok(total)
 }
 
@@ -139,29 +243,125 @@ mod tests {
     use super::*;
     use kmer::bases::Bases;
     use kmer::minimizer::Dealer;
-    use kmer::record::Six;
+    use kmer::record::{Eight, Six, Twelve};
     use kmer::superkmer::{Share, Splitter};
+    use std::collections::BTreeMap;
 
     #[test]
     fn many_records_of_few_kmers_get_no_large_table() {
         let (params, stripe_bits) = (Params::new(16, 0).expect("as it should be"), 11);
         let mut bases = Bases::new(params);
-        bases.push_dna2(1, 20, &[0; 5], 0);
+        bases.push_dna2(1, 20, &[0x1b, 0x4e, 0xd2, 0x37, 0x81], 0);
         let mut splitter = Splitter::new(Dealer::new(params, stripe_bits, 1), stripe_bits);
         splitter.begin_unit(Share::default());
         let mut record = Vec::new();
         let sections = splitter.split(&bases, &mut record, 0).iter().enumerate();
         let (stripe, section) = sections.max_by_key(|(_, section)| section.kmers).expect("stripes");
-        assert_eq!((section.kmers, section.bytes), (5, 6));
+        assert_eq!(section.bytes, 6);
         let rows = 1 << 22;
         let records = record[section.offset as usize..][..6].repeat(rows);
         let mut counting = Counting::<Six, u32>::new(params, stripe_bits, 1, false);
-        let all = 5 * rows as u64;
+        let all = u64::from(section.kmers) * rows as u64;
         let (kmers, added) = counting.count(stripe as u32, &records, all).expect("whole records");
-        assert_eq!((kmers, added.counted), (all, rows as u64));
-        assert_eq!(counting.table().len(), 1);
-        assert!(counting.table().places() <= 4 * LIKELY, "{} places", counting.table().places());
+        assert_eq!((kmers, added.counted), (all, all));
+        let (len, places) = match counting.table() {
+            Counted::Groups(table) => (table.len(), table.places()),
+            Counted::Weights(table) => (table.len(), table.places()),
+        };
+        assert_eq!(len, section.kmers as usize);
+        assert!(places <= 4 * LIKELY, "{places} places");
         let last = counting.count(stripe as u32 ^ 1, &[0; 6], 0);
         assert!(last.expect_err("no record").contains("k-mers of this stripe"));
+    }
+
+    fn numbers() -> impl Iterator<Item = u64> {
+        let mut x = 1u64;
+        std::iter::from_fn(move || {
+            x = x.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(3);
+            Some(x >> 33)
+        })
+    }
+
+    /// Rows of `len` random bases each, and some that have several records, k-mers twice and rows before them.
+    fn rows(count: usize, len: usize) -> Vec<Vec<u8>> {
+        let mut numbers = numbers();
+        let mut rows: Vec<Vec<u8>> = Vec::new();
+        for i in 0..count {
+            let mut row: Vec<u8> = numbers.by_ref().take(len).map(|n| b"ACGT"[n as usize % 4]).collect();
+            if i % 200 == 0 && i > 0 {
+                row = [&rows[(i / 2) | 1][..], &row[..], &row[..], &rows[(i / 3) | 1][..]].concat();
+            }
+            rows.push(row);
+        }
+        rows
+    }
+
+    /// The oracle: of each row the set of its k-mers, or all of them.
+    fn naive(rows: &[Vec<u8>], params: Params, occurrences: bool) -> BTreeMap<u64, u32> {
+        let mut counts = BTreeMap::new();
+        for row in rows {
+            let kmers =
+                row.windows(params.k() as usize).map(|kmer| kmer::codec::parse_kmer(kmer).expect("letters"));
+            let mut kmers: Vec<u64> = kmers.map(|kmer| params.counted_as(kmer)).collect();
+            if !occurrences {
+                kmers.sort_unstable();
+                kmers.dedup();
+            }
+            kmers.into_iter().for_each(|kmer| *counts.entry(kmer).or_default() += 1);
+        }
+        counts
+    }
+
+    fn all<T: Table>(table: &T) -> BTreeMap<u64, u32> {
+        let mut all = BTreeMap::new();
+        table.for_each_batch(|batch| {
+            all.extend(batch.iter().map(|(number, count)| (table.key(*number), *count)))
+        });
+        assert_eq!(all.len(), table.len());
+        all
+    }
+
+    /// Counts rows in one stripe, twice, and says whether that was by weights.
+    fn check<R: Places, K: Key + KeyBits>(rows: &[Vec<u8>], params: Params, occurrences: bool) -> bool {
+        let mut bases = Bases::new(params);
+        for (row, letters) in (1..).zip(rows) {
+            let packed = kmer::codec::pack_dna2(letters).expect("letters");
+            bases.push_dna2(row, letters.len() as u64, &packed, 0);
+        }
+        let mut splitter = Splitter::new(Dealer::new(params, 0, 1), 0);
+        splitter.begin_unit(Share::default());
+        let mut records = Vec::new();
+        let kmers = splitter.split(&bases, &mut records, 0)[0].kmers.into();
+        let mut counting = Counting::<R, K>::new(params, 0, 1, occurrences);
+        let want = naive(rows, params, occurrences);
+        let mut weighed = Vec::new();
+        for _ in 0..2 {
+            let (found, added) = counting.count(0, &records, kmers).expect("whole records");
+            assert_eq!(found, kmers);
+            assert_eq!(added.counted, want.values().map(|count| u64::from(*count)).sum::<u64>());
+            let got = match counting.table() {
+                Counted::Groups(table) => all(table),
+                Counted::Weights(table) => all(table),
+            };
+            assert!(got == want, "{params:?} {occurrences}");
+            weighed.push(counting.is_weighed);
+        }
+        weighed[1]
+    }
+
+    #[test]
+    fn counts_like_the_oracle_whether_by_weights_or_by_groups() {
+        let params = |k| Params::new(k, 0).expect("as it should be");
+        // Nearly all rows have one k-mer; or all have several records, for lack of other stripes.
+        for (few, count, add) in [(true, 30_000, 0), (false, 2_000, 30)] {
+            let (short, long) = (rows(count, 16 + add), rows(count, 21 + add));
+            for occurrences in [false, true] {
+                let weighs = few || occurrences;
+                assert_eq!(check::<Eight, u32>(&short, params(16), occurrences), weighs);
+                assert_eq!(check::<Twelve, u64>(&long, params(21), occurrences), weighs);
+                let canonical = params(21).with_canonical(true);
+                assert_eq!(check::<Twelve, u64>(&long, canonical, occurrences), occurrences);
+            }
+        }
     }
 }

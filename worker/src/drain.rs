@@ -8,7 +8,7 @@
 //! records that nobody will read any more, as far as there are such (`spent`). Every sum that can be checked is:
 //! the k-mers of each section, the counts in the table against the pairs that were counted, and keys times counts likewise.
 
-use crate::counting::Counting;
+use crate::counting::{Counted, Counting};
 use crate::error::WorkError;
 use crate::job::Job;
 use crate::sections::{Place, Sections};
@@ -22,9 +22,10 @@ use kmer::record::{Eight, Six, Sixteen, Twelve, Width};
 use kmer::spelled::KeyBits;
 use kmer::{direct, keys};
 use shm_layout::arena::OwnedChain;
-use shm_layout::hash::counter::{Added, GroupCounter, Key};
+use shm_layout::hash::counter::{Added, Key};
 use shm_layout::hash::entry::EntryKind;
 use shm_layout::hash::image::{ImageWriter, squeeze};
+use shm_layout::hash::table::Table;
 use shm_layout::planted;
 use shm_layout::slots::Figure;
 use shm_layout::words::{Owner, Task};
@@ -300,7 +301,10 @@ impl Drainer {
         }
         let front = self.front();
         let kind = EntryKind::for_bits(self.params.key_bits());
-        publish(counting.table(), total, &self.order, kind, front, summary)
+        match counting.table() {
+            Counted::Groups(table) => publish(table, total, &self.order, kind, front, summary),
+            Counted::Weights(table) => publish(table, total, &self.order, kind, front, summary),
+        }
     }
 
     fn add_up(
@@ -359,8 +363,8 @@ impl Drainer {
 }
 
 /// Writes the image of the keys that are kept, and checks the table against what was counted.
-fn publish<K: Key>(
-    table: &GroupCounter<K>,
+fn publish<T: Table>(
+    table: &T,
     total: Added,
     order: &DrainOrder,
     kind: EntryKind,
@@ -377,9 +381,9 @@ fn publish<K: Key>(
     let mut found = Added::default();
     let keep = |count: u32| u64::from(count) > order.threshold;
     table.for_each_batch(|batch| {
-        for (key, count) in batch {
+        for (number, count) in batch {
             found.counted += u64::from(*count);
-            found.key_sum = found.key_sum.wrapping_add(key.wide().wrapping_mul(u64::from(*count)));
+            found.key_sum = found.key_sum.wrapping_add(number.wrapping_mul(u64::from(*count)));
             summary.kept += u64::from(keep(*count));
             summary.highest = summary.highest.max(u64::from(*count));
         }
@@ -389,7 +393,7 @@ fn publish<K: Key>(
     let mut image = ImageWriter::hashed(buffer, kind, summary.kept, table.multiplier());
     table.for_each_batch(|batch| {
         let kept = batch.iter().filter(|(_, count)| keep(*count));
-        image.put_all(kept.map(|(key, count)| (key.wide(), *count)));
+        image.put_all(kept.map(|(number, count)| (table.key(*number), *count)));
     });
     Ok(image.finish())
 }

@@ -17,6 +17,8 @@ use shm_layout::arena::Arena;
 use shm_layout::hash::counter::GroupCounter;
 use shm_layout::hash::entry::EntryKind;
 use shm_layout::hash::image::ImageWriter;
+use shm_layout::hash::table::Table;
+use shm_layout::hash::weights::WeightCounter;
 use shm_layout::segment::{Plan, Segment};
 use shm_layout::tasks::TaskWords;
 use shm_layout::toc::TocEstimator;
@@ -204,6 +206,18 @@ fn drain(c: &mut Criterion) {
                 table.len()
             });
         });
+        let mut weights = WeightCounter::new(0x9e37_79b9_7f4a_7c15, 2 * k);
+        if weights.reset(keys.len()) {
+            group.bench_function(BenchmarkId::new("add weights", k), |b| {
+                b.iter(|| {
+                    weights.reset(keys.len());
+                    for (keys, tags) in keys.chunks(1024).zip(tags.chunks(1024)) {
+                        let _ = black_box(weights.add_batch(keys, tags));
+                    }
+                    weights.len()
+                });
+            });
+        }
         group.throughput(Throughput::Elements(table.len() as u64));
         group.bench_function(BenchmarkId::new("write the image", k), |b| {
             b.iter(|| {

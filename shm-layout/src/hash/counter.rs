@@ -9,6 +9,7 @@
 //! whether a key is there or new is the same straight line: of a place that has it and a free one the first is taken. A bucket of long
 //! keys is a cache line. Those of a batch are prefetched [`AHEAD`] pairs before they are needed: the table is larger than the first cache.
 
+use super::table::{self, Table};
 use crate::raw::prefetch;
 
 /// What keys can be.
@@ -72,8 +73,6 @@ impl<K: Key> Bucket<K> {
 pub const MAX_LOAD: (usize, usize) = (5, 8);
 /// How many pairs ahead buckets are prefetched.
 pub const AHEAD: usize = 16;
-/// Buckets that [`GroupCounter::for_each_batch`] looks at for one call.
-const BUCKETS_A_BATCH: usize = 256;
 
 /// Counts groups a key; see the module.
 pub struct GroupCounter<K> {
@@ -86,31 +85,40 @@ pub struct GroupCounter<K> {
 /// 64 places of a table: their keys and numbers of groups.
 pub struct Places<'a, K>(&'a [Bucket<K>; 64 / BUCKET]);
 
-impl<K: Key> Places<'_, K> {
-    /// Bit i: place i is in use.
+impl<K: Key> table::Places for Places<'_, K> {
     #[inline(always)]
-    pub fn used(&self) -> u64 {
-        let mut used = 0;
-        for (i, bucket) in self.0.iter().enumerate() {
-            for place in 0..BUCKET {
-                used |= u64::from(bucket.groups[place] != 0) << (i * BUCKET + place);
-            }
-        }
-        used
-    }
-
-    /// Key and number of groups of place `i`, taken modulo 64.
-    #[inline(always)]
-    pub fn get(&self, i: usize) -> (u64, u32) {
+    fn get(&self, i: usize) -> (u64, u32) {
         let (bucket, place) = (&self.0[i / BUCKET % (64 / BUCKET)], i % BUCKET);
         (bucket.keys[place].wide(), bucket.groups[place])
     }
+}
 
-    /// Keys and numbers of groups of `N` places, the `at`-th `N` of them.
+/// Numbers are keys.
+impl<K: Key> Table for GroupCounter<K> {
+    const BUCKET: usize = BUCKET;
+    type Places<'a>
+        = Places<'a, K>
+    where
+        K: 'a;
+
+    fn len(&self) -> usize {
+        self.used
+    }
+    fn places(&self) -> usize {
+        self.buckets.len() * BUCKET
+    }
+    fn multiplier(&self) -> u64 {
+        self.multiplier
+    }
+    fn number_multiplier(&self) -> u64 {
+        self.multiplier
+    }
+    fn key(&self, number: u64) -> u64 {
+        number
+    }
     #[inline(always)]
-    pub fn some<const N: usize>(&self, at: usize) -> ([u64; N], [u64; N]) {
-        let pairs: [(u64, u32); N] = std::array::from_fn(|i| self.get(at * N + i));
-        (pairs.map(|(key, _)| key), pairs.map(|(_, groups)| groups.into()))
+    fn by_64(&self) -> impl Iterator<Item = Places<'_, K>> {
+        self.buckets.as_chunks().0.iter().map(Places)
     }
 }
 
@@ -146,21 +154,6 @@ impl<K: Key> GroupCounter<K> {
         self.used = 0;
     }
 
-    /// Keys in the table.
-    pub fn len(&self) -> usize {
-        self.used
-    }
-
-    /// True when no key is in the table.
-    pub fn is_empty(&self) -> bool {
-        self.used == 0
-    }
-
-    /// The multiplier of the hash: an odd number, shifted by 64 less the bits of a key, so that the product's highest bits are the hash's.
-    pub fn multiplier(&self) -> u64 {
-        self.multiplier
-    }
-
     /// The bucket in which a key is at home.
     #[inline(always)]
     fn home(&self, key: K) -> usize {
@@ -170,31 +163,6 @@ impl<K: Key> GroupCounter<K> {
     /// Every key with the number of groups that have it, in the order of the table.
     pub fn iter(&self) -> impl Iterator<Item = (K, u32)> + '_ {
         self.buckets.iter().flat_map(Bucket::pairs).filter(|(_, groups)| *groups != 0)
-    }
-
-    /// Calls `each` with the keys and their numbers of groups, many at a time, in the order of the table.
-    pub fn for_each_batch(&self, mut each: impl FnMut(&[(K, u32)])) {
-        let mut batch = [(K::default(), 0); BUCKETS_A_BATCH * BUCKET + 1];
-        for buckets in self.buckets.chunks(BUCKETS_A_BATCH) {
-            let mut filled = 0;
-            for pair in buckets.iter().flat_map(Bucket::pairs) {
-                // Written whether it is in use or not, so that there is nothing to guess.
-                batch[filled] = pair;
-                filled += usize::from(pair.1 != 0);
-            }
-            each(&batch[..filled]);
-        }
-    }
-
-    /// Places of the table, a power of two, used or not.
-    pub fn places(&self) -> usize {
-        self.buckets.len() * BUCKET
-    }
-
-    /// The places, 64 at a time, in order.
-    #[inline(always)]
-    pub fn by_64(&self) -> impl Iterator<Item = Places<'_, K>> {
-        self.buckets.as_chunks().0.iter().map(Places)
     }
 
     /// Counts the pairs `keys[i]`, `tags[i]`: a tag is a group in its low half and a weight in its high half, which says for how many

@@ -18,3 +18,5 @@
 pub mod counter;
 pub mod entry;
 pub mod image;
+pub mod table;
+pub mod weights;

@@ -3,9 +3,9 @@
 //! The same bytes, sums and refusals as the plain loop of [`super::squeeze`], whose tests judge the two by each other. Unsafe are the loads and stores of
 //! lanes in arrays of as many: the call into this module is the caller's.
 
-use super::short::{APART, BEFORE, Shifts, Short};
+use super::short::{APART, Shifts, Short};
 use super::squeeze::{Apart, Squeezed, write_bits};
-use crate::hash::counter::{BUCKET, GroupCounter, Key, Places};
+use crate::hash::table::{Places, Table};
 use std::arch::x86_64::{
     __m128i, __m256i, _mm_cvtsi64_si128, _mm_storeu_si128, _mm256_add_epi64, _mm256_and_si256,
     _mm256_andnot_si256, _mm256_castsi256_pd, _mm256_castsi256_si128, _mm256_cmpeq_epi64,
@@ -16,7 +16,7 @@ use std::arch::x86_64::{
 };
 
 /// Places that are packed at a time.
-const LANES: usize = BUCKET;
+const LANES: usize = 4;
 /// Bytes of two lanes, which are stored whole however short the entries are.
 const STORED: usize = 16;
 
@@ -79,7 +79,7 @@ impl Packing {
         }
     }
 
-    /// The entries of four places, of which the first is number `place`, less [`BEFORE`]: those in use in order, two in each half side by side. And
+    /// The entries of four places, of which the first is number `place`, with [`Short::before`] added: those in use in order, two in each half side by side. And
     /// which are in use.
     #[target_feature(enable = "avx2")]
     fn pack(&self, place: __m256i, keys: __m256i, counts: __m256i, sums: &mut Sums) -> (__m256i, u8) {
@@ -143,18 +143,18 @@ fn product_short(a: __m256i, b: __m256i) -> __m256i {
 
 /// As the plain loop.
 #[target_feature(enable = "avx2,popcnt")]
-pub(super) fn squeeze_short<K: Key>(
+pub(super) fn squeeze_short<T: Table>(
     buffer: &mut Vec<u8>,
     bits_at: usize,
     words: usize,
-    table: &GroupCounter<K>,
+    table: &T,
     short: Short,
 ) -> Option<(Squeezed, Apart)> {
     let (packing, size, mut apart) = (Packing::new(short), short.bytes(), Vec::new());
     let zero = _mm256_setzero_si256();
     let mut sums = Sums { counted: zero, key_sum: zero, highest: zero, distances: zero, apart: zero };
     let mut rank = 0u32;
-    let mut place = lanes(std::array::from_fn(|lane| BEFORE + lane as u64));
+    let mut place = lanes(std::array::from_fn(|lane| short.before() + lane as u64));
     let mut entries = [0u8; 64 * 8 + 2 * STORED];
     for (word, places) in table.by_64().enumerate() {
         let (mut bits, mut filled) = (0, 0);
@@ -197,7 +197,7 @@ fn store(bytes: __m128i, into: &mut [u8; 2 * STORED], at: usize) {
 
 /// Notes the counts of 64 places that stand apart, with their ranks: the entries before each of them that are in use, from `rank` on.
 #[cold]
-fn note_apart<K: Key>(places: &Places<'_, K>, used: u64, rank: u32, apart: &mut Apart) {
+fn note_apart(places: &impl Places, used: u64, rank: u32, apart: &mut Apart) {
     for (place, (_, count)) in (0..64).map(|place| (place, places.get(place))) {
         if count >= APART {
             apart.push((rank + (used & ((1 << place) - 1)).count_ones(), count));

@@ -3,9 +3,9 @@
 //! The same bytes, sums and refusals as the plain loop of [`super::squeeze`], whose tests judge the two by each other. Unsafe are the load
 //! of eight lanes from an array of as many bytes and the store of them alone: the call into this module is the caller's.
 
-use super::short::{APART, BEFORE, Shifts, Short};
+use super::short::{APART, Shifts, Short};
 use super::squeeze::{Apart, Squeezed, write_bits};
-use crate::hash::counter::{GroupCounter, Key};
+use crate::hash::table::{Places, Table};
 use std::arch::x86_64::{
     __m512i, _mm_cvtsi64_si128, _mm512_add_epi64, _mm512_and_si512, _mm512_cmpge_epu64_mask,
     _mm512_cmpgt_epu64_mask, _mm512_loadu_si512, _mm512_maskz_compress_epi64, _mm512_max_epu64,
@@ -59,7 +59,7 @@ impl Packing {
             multiplier: _mm512_set1_epi64(short.multiplier() as i64),
             shifts: short.shifts(),
             place_mask: _mm512_set1_epi64(short.place_mask()),
-            before: lanes(std::array::from_fn(|lane| BEFORE + lane as u64)),
+            before: lanes(std::array::from_fn(|lane| short.before() + lane as u64)),
             byte: _mm512_set1_epi64(0xff),
             bytes,
         }
@@ -106,11 +106,11 @@ fn apart_of(counts: [u64; LANES]) -> u8 {
 
 /// As the plain loop.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,popcnt")]
-pub(super) fn squeeze_short<K: Key>(
+pub(super) fn squeeze_short<T: Table>(
     buffer: &mut Vec<u8>,
     bits_at: usize,
     words: usize,
-    table: &GroupCounter<K>,
+    table: &T,
     short: Short,
 ) -> Option<(Squeezed, Apart)> {
     let (packing, size, mut apart) = (Packing::new(short), short.bytes(), Vec::new());

@@ -10,7 +10,8 @@
 //! 32      8      first key, for identity
 //! 40      8      sum of all counts
 //! 48      8      counts that are kept apart, for form 2
-//! 56      40     zero
+//! 56      8      places of a bucket, for forms 1 and 2: 4 or 8
+//! 64      32     zero
 //! 96      ...    form 0: places, `EntryKind::bytes` each
 //!                form 1: a bit a place, in words of 64: it is in use; for each word u32, rounded up to an even number of them: the places
 //!                in use before it; then the entries of the places in use, in their order
@@ -23,7 +24,7 @@
 //!
 //! A key's home is `(key * multiplier mod 2^64) * places / 2^64`; from there on places are tried one by one, round the end, until the
 //! key or an empty place is met. At most [`FULL`] of the places are in use, so an empty one is always met. In the squeezed forms, whose places are those
-//! of a [`crate::hash::counter`], it begins with the first place of its home's bucket: places modulo 4 are 0.
+//! of a [`crate::hash::counter`] or of [`crate::hash::weights`], it begins with the first place of its home's bucket: a multiple of a bucket's places.
 //!
 //! The reader copies the header once and checks it against the chain's length (I6); after that no number out of the image is used as
 //! an offset.
@@ -44,7 +45,8 @@ use super::entry::EntryKind;
 use crate::arena::{Arena, Chain};
 use crate::error::{Error, Result};
 use read_short::ShortEntries;
-use short::{BEFORE, Short};
+use short::Short;
+pub(in crate::hash) use short::inverse;
 
 /// Bytes before the first place: a multiple of every entry's size, so that no entry straddles a border of chunks of 4096 * 3 bytes.
 pub const HEADER: usize = 96;
@@ -62,8 +64,8 @@ const SQUEEZED: u32 = 1;
 /// The squeezed form with short entries.
 const SHORT: u32 = 2;
 
-/// Writes a header: kind, form, then places, entries, multiplier, base, sum and counts kept apart.
-fn write_header(head: &mut [u8], kind: EntryKind, form: u32, numbers: [u64; 6]) {
+/// Writes a header: kind, form, then places, entries, multiplier, base, sum, counts kept apart and places of a bucket.
+fn write_header(head: &mut [u8], kind: EntryKind, form: u32, numbers: [u64; 7]) {
     head[..4].copy_from_slice(&(kind as u32).to_le_bytes());
     head[4..8].copy_from_slice(&form.to_le_bytes());
     for (place, value) in head[8..HEADER].chunks_exact_mut(8).zip(numbers) {
@@ -87,6 +89,8 @@ pub struct Image<'a> {
     multiplier: u64,
     base: u64,
     sum: u64,
+    /// Places of a bucket; 1 where a key is looked for from its home on.
+    bucket: u64,
     /// Where a squeezed image's ranks and entries begin, counted from the start of the chain.
     squeezed: Option<(u64, u64)>,
     /// How short entries are packed, and where their counts are.
@@ -114,15 +118,19 @@ impl<'a> Image<'a> {
         let (places, entries) = (field(8), field(16));
         let bytes = chain.len() - offset - HEADER as u64;
         let (multiplier, base, sum, apart) = (field(24), field(32), field(40), field(48));
+        let bucket = if form == WITH_PLACES { 1 } else { field(56) };
         let mut short = None;
         let squeezed = match form {
             WITH_PLACES => None,
+            SQUEEZED | SHORT if !matches!(bucket, 4 | 8) => {
+                return Err(damaged("places of a bucket", "4 or 8".into(), bucket));
+            }
             SQUEEZED | SHORT if kind != EntryKind::Identity && places <= bytes * 8 => {
                 let words = places.div_ceil(64);
                 let ranks = offset + HEADER as u64 + words * 8;
                 let first = ranks + ranks_bytes(words as usize) as u64;
                 let size = if form == SHORT {
-                    let packed = Short::of(places, multiplier)
+                    let packed = Short::of(places, bucket, multiplier)
                         .ok_or_else(|| damaged("places", "those of short entries".into(), places))?;
                     let apart_at = first.saturating_add(entries.saturating_mul(packed.bytes() as u64));
                     short = Some(ShortEntries { packed, apart_at, apart });
@@ -146,7 +154,20 @@ impl<'a> Image<'a> {
         if entries > places || (kind != EntryKind::Identity && entries == places) {
             return Err(damaged("entries", format!("fewer than {places}"), entries));
         }
-        Ok(Self { arena, chain, offset, kind, places, entries, multiplier, base, sum, squeezed, short })
+        Ok(Self {
+            arena,
+            chain,
+            offset,
+            kind,
+            places,
+            entries,
+            multiplier,
+            base,
+            sum,
+            bucket,
+            squeezed,
+            short,
+        })
     }
 
     /// Entries in the image.
@@ -216,10 +237,7 @@ impl<'a> Image<'a> {
         if let (Some(short), Some((ranks, first))) = (&self.short, self.squeezed) {
             return self.get_short(short, (ranks, first), key);
         }
-        let mut place = home(key, self.multiplier, self.places);
-        if self.squeezed.is_some() {
-            place &= !BEFORE;
-        }
+        let mut place = home(key, self.multiplier, self.places) & !(self.bucket - 1);
         for _ in 0..self.places {
             let (found, count) = self.entry(place)?;
             if count == 0 || found == key {
@@ -247,8 +265,7 @@ impl<'a> Image<'a> {
             return Ok(distances);
         }
         let mut add = |place: u64, key: u64| {
-            let home = home(key, self.multiplier, self.places);
-            let home = if self.squeezed.is_some() { home & !BEFORE } else { home };
+            let home = home(key, self.multiplier, self.places) & !(self.bucket - 1);
             let distance = (if place < home { place + self.places } else { place } - home) as usize;
             if distances.len() <= distance {
                 distances.resize(distance + 1, 0);
@@ -328,6 +345,7 @@ fn no_empty_place() -> Error {
 mod tests {
     use super::*;
     use crate::hash::counter::GroupCounter;
+    use crate::hash::weights::WeightCounter;
     use crate::segment::{Plan, Segment};
     use crate::toc::TocEstimator;
     use crate::words::Owner;
@@ -383,19 +401,40 @@ mod tests {
                 long.add_batch(&[u64::from(*key)], &[u64::from(*count) << 32 | group]);
             }
             let (bytes, found) = if bits > 32 { squeeze(Vec::new(), EntryKind::Kmer64, &long) } else { squeeze(Vec::new(), EntryKind::Kmer32, &narrow) };
-            prop_assert_eq!(found.sums.counted, map.values().map(|n| u64::from(*n)).sum::<u64>());
-            prop_assert_eq!(found.highest, map.values().copied().max().unwrap_or(0));
-            let arena = arena();
-            let image = Image::open(&arena, publish(&arena, &bytes), 24).unwrap();
-            for key in map.keys().flat_map(|k| [*k, k.wrapping_add(1)]) {
-                prop_assert_eq!(image.get(key.into()).unwrap(), map.get(&key).copied().unwrap_or(0));
+            check_squeezed(&map, &bytes, found)?;
+            let mut weights = WeightCounter::new(odd, bits);
+            if weights.reset(map.len()) {
+                let (keys, tags): (Vec<u32>, Vec<u64>) = map.iter().map(|(key, count)| (*key, u64::from(*count) << 32)).unzip();
+                if weights.add_batch(&keys, &tags).is_some() {
+                    let (bytes, found) = squeeze(Vec::new(), EntryKind::for_bits(bits), &weights);
+                    check_squeezed(&map, &bytes, found)?;
+                }
             }
-            let mut all = BTreeMap::new();
-            image.for_each(&mut Vec::new(), |k, n| {
-                all.insert(k as u32, n);
-            }).unwrap();
-            prop_assert_eq!(all, map);
         }
+    }
+
+    fn check_squeezed(
+        map: &BTreeMap<u32, u32>,
+        bytes: &[u8],
+        found: Squeezed,
+    ) -> std::result::Result<(), TestCaseError> {
+        prop_assert_eq!(found.sums.counted, map.values().map(|n| u64::from(*n)).sum::<u64>());
+        prop_assert_eq!(found.highest, map.values().copied().max().unwrap_or(0));
+        let arena = arena();
+        let image = Image::open(&arena, publish(&arena, bytes), 24).unwrap();
+        for key in map.keys().flat_map(|k| [*k, k.wrapping_add(1)]) {
+            prop_assert_eq!(image.get(key.into()).unwrap(), map.get(&key).copied().unwrap_or(0));
+        }
+        let mut all = BTreeMap::new();
+        image
+            .for_each(&mut Vec::new(), |k, n| {
+                all.insert(k as u32, n);
+            })
+            .unwrap();
+        prop_assert_eq!(&all, map);
+        let distances = image.distances().unwrap();
+        prop_assert_eq!(distances, super::tests::distances(&image));
+        Ok(())
     }
 
     fn squeezed(odd: u64, key_bits: u32, counts: &[(u64, u32)]) -> Vec<u8> {
@@ -433,7 +472,7 @@ mod tests {
             let (key, count) = image.entry(place).expect("sound");
             if count > 0 {
                 let first = home(key, image.multiplier, image.places);
-                let first = if image.is_squeezed() { first & !BEFORE } else { first };
+                let first = first & !(image.bucket - 1);
                 let distance = ((place + image.places - first) % image.places) as usize;
                 found.resize(found.len().max(distance + 1), 0);
                 found[distance] += 1;

@@ -1,6 +1,6 @@
 //! Reads a squeezed image whose entries are short.
 
-use super::short::{APART, BEFORE, Short, Unpacked};
+use super::short::{APART, Short, Unpacked};
 use super::{HEADER, Image, no_empty_place};
 use crate::error::{Error, Result};
 
@@ -60,10 +60,11 @@ impl Image<'_> {
         key: u64,
     ) -> Result<u32> {
         let Some((home, rest)) = short.packed.of_key(key) else { return Ok(0) };
-        let first_place = home & !BEFORE;
+        let before = short.packed.before();
+        let first_place = home & !before;
         for further in 0..self.places {
             let place = (first_place + further) & (self.places - 1);
-            let distance = first_place + further + BEFORE - home;
+            let distance = first_place + further + before - home;
             let Some(rank) = self.rank(place, ranks)? else { return Ok(0) };
             let (entry, count) = self.short_entry(short, first, rank)?;
             if entry.rest == rest && entry.distance == distance {

@@ -5,12 +5,9 @@
 //! added, since it may lie before it in its bucket ([`BUCKET`]), and the count, a byte each; a count above 254 lies apart. The hash is a permutation of the keys, so a key comes back by the inverse of
 //! the odd number.
 
-use crate::hash::counter::BUCKET;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{__m128i, _mm_cvtsi64_si128};
 
-/// An entry lies at most so many places before its home.
-pub(super) const BEFORE: u64 = BUCKET as u64 - 1;
 /// Bytes of distance and count.
 const FIXED: u32 = 2;
 /// A count that does not fit stands elsewhere.
@@ -28,6 +25,8 @@ pub(super) struct Short {
     rest_bytes: u32,
     multiplier: u64,
     inverse: u64,
+    /// An entry lies at most so many places before its home: those of a bucket but one.
+    before: u64,
 }
 
 /// An entry, unpacked.
@@ -87,7 +86,7 @@ pub(super) struct Shifts {
 impl Short {
     /// For a table of `places` places whose homes are the highest bits of key times `multiplier` mod 2^64, an odd number shifted by 64 less the bits
     /// of a key. `None` when places are no power of two, or entries would not be short.
-    pub(super) fn of(places: u64, multiplier: u64) -> Option<Self> {
+    pub(super) fn of(places: u64, bucket: u64, multiplier: u64) -> Option<Self> {
         if !places.is_power_of_two() || places < 64 || multiplier == 0 {
             return None;
         }
@@ -102,7 +101,13 @@ impl Short {
             rest_bytes,
             multiplier,
             inverse,
+            before: bucket - 1,
         })
+    }
+
+    /// How many places before its home an entry lies at most.
+    pub(super) const fn before(self) -> u64 {
+        self.before
     }
 
     /// Bytes of an entry, at most 8.
@@ -131,7 +136,7 @@ impl Short {
     #[inline(always)]
     pub(super) fn pack(self, place: u64, key: u64, count: u32) -> (u64, bool) {
         let (home, rest) = self.parts(key);
-        let distance = (place + BEFORE).wrapping_sub(home) & ((1 << self.place_bits) - 1);
+        let distance = (place + self.before).wrapping_sub(home) & ((1 << self.place_bits) - 1);
         let behind = distance & 0xff | u64::from(count.min(APART)) << 8;
         (rest | behind << (8 * self.rest_bytes), distance <= 0xff)
     }
@@ -147,7 +152,7 @@ impl Short {
     /// The key of an entry at `place`. Damaged bytes give some key.
     #[inline(always)]
     pub(super) fn key(self, place: u64, entry: Unpacked) -> u64 {
-        let home = (place + BEFORE).wrapping_sub(entry.distance) & ((1 << self.place_bits) - 1);
+        let home = (place + self.before).wrapping_sub(entry.distance) & ((1 << self.place_bits) - 1);
         let hash =
             home << (64 - self.place_bits) | entry.rest << 1 << (63 - self.rest_bits) >> self.place_bits;
         (hash >> (64 - self.key_bits)).wrapping_mul(self.inverse) & (u64::MAX >> (64 - self.key_bits))
@@ -155,7 +160,7 @@ impl Short {
 }
 
 /// The number whose product with `odd` is 1 mod 2^64, by Newton's iteration: each step doubles the bits that are right.
-fn inverse(odd: u64) -> u64 {
+pub(in crate::hash) fn inverse(odd: u64) -> u64 {
     (0..6).fold(odd, |x, _| x.wrapping_mul(2u64.wrapping_sub(odd.wrapping_mul(x))))
 }
 
@@ -166,15 +171,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_key_comes_back_from_its_place(key: u64, odd: u64, key_bits in 17..=64u32, place_bits in 6..20u32, distance in 0..256u64, count in 1..1000u32) {
+        fn a_key_comes_back_from_its_place(key: u64, odd: u64, key_bits in 17..=64u32, place_bits in 6..20u32, distance in 0..256u64, bucket in prop::sample::select(&[4u64, 8]), count in 1..1000u32) {
             let (key, multiplier) = (key >> (64 - key_bits), (odd | 1) << (64 - key_bits));
-            let Some(short) = Short::of(1 << place_bits, multiplier) else {
+            let Some(short) = Short::of(1 << place_bits, bucket, multiplier) else {
                 prop_assert!(key_bits > place_bits + 48);
                 return Ok(());
             };
             let (home, rest) = short.of_key(key).unwrap();
             prop_assert_eq!(home, key.wrapping_mul(multiplier) >> (64 - place_bits));
-            let place = home.wrapping_add(distance).wrapping_sub(BEFORE) % (1 << place_bits);
+            let place = home.wrapping_add(distance).wrapping_sub(bucket - 1) % (1 << place_bits);
             let (bytes, told) = short.pack(place, key, count);
             // Distances are taken round the end, of which small tables have fewer than 256.
             let distance = distance % (1 << place_bits);
@@ -188,12 +193,14 @@ mod tests {
 
     #[test]
     fn what_is_too_far_from_home_is_told() {
-        let short = Short::of(1024, 5 << 32).expect("short");
+        let short = Short::of(1024, 4, 5 << 32).expect("short");
         let (home, _) = short.of_key(7).expect("a key");
         assert!(short.pack((home + 252) % 1024, 7, 1).1);
         assert!(!short.pack((home + 253) % 1024, 7, 1).1);
         assert!(
-            Short::of(1000, 5 << 32).is_none() && Short::of(64, 5).is_none() && Short::of(64, 0).is_none()
+            Short::of(1000, 4, 5 << 32).is_none()
+                && Short::of(64, 4, 5).is_none()
+                && Short::of(64, 4, 0).is_none()
         );
     }
 }

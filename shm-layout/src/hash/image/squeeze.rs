@@ -2,27 +2,29 @@
 
 use super::short::{APART, Short};
 use super::{HEADER, SHORT, SQUEEZED, ranks_bytes, write_header};
-use crate::hash::counter::{Added, GroupCounter, Key};
+use crate::hash::counter::Added;
 use crate::hash::entry::EntryKind;
+use crate::hash::table::{Places, Table};
 
 /// What a squeezed table came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Squeezed {
-    /// Sum of the counts, and of keys times counts.
+    /// Sum of the counts, and of the numbers of keys times counts.
     pub sums: Added,
     /// The highest count.
     pub highest: u32,
 }
 
 /// Appends the squeezed image of all of `table` to `buffer`: with short entries, if they are short and none is too far from home.
-pub fn squeeze<K: Key>(mut buffer: Vec<u8>, kind: EntryKind, table: &GroupCounter<K>) -> (Vec<u8>, Squeezed) {
+pub fn squeeze<T: Table>(mut buffer: Vec<u8>, kind: EntryKind, table: &T) -> (Vec<u8>, Squeezed) {
     let (from, words) = (buffer.len(), table.places().div_ceil(64));
     let bits_at = from + HEADER;
     let entries_at = bits_at + words * 8 + ranks_bytes(words);
-    let short = Short::of(table.places() as u64, table.multiplier());
+    let short = Short::of(table.places() as u64, T::BUCKET as u64, table.number_multiplier());
     buffer.resize(entries_at, 0);
     buffer.reserve(table.len() * short.map_or(kind.bytes(), Short::bytes));
-    let mut numbers = [table.places() as u64, table.len() as u64, table.multiplier(), 0, 0, 0];
+    let mut numbers =
+        [table.places() as u64, table.len() as u64, table.multiplier(), 0, 0, 0, T::BUCKET as u64];
     if let Some(short) = short
         && let Some((found, apart)) = squeeze_short(&mut buffer, bits_at, words, table, short)
     {
@@ -36,8 +38,8 @@ pub fn squeeze<K: Key>(mut buffer: Vec<u8>, kind: EntryKind, table: &GroupCounte
     }
     buffer.truncate(entries_at);
     let found = match kind {
-        EntryKind::Kmer64 => squeeze_entries::<K, 12>(&mut buffer, bits_at, words, table),
-        _ => squeeze_entries::<K, 8>(&mut buffer, bits_at, words, table),
+        EntryKind::Kmer64 => squeeze_entries::<T, 12>(&mut buffer, bits_at, words, table),
+        _ => squeeze_entries::<T, 8>(&mut buffer, bits_at, words, table),
     };
     numbers[4] = found.sums.counted;
     write_header(&mut buffer[from..bits_at], kind, SQUEEZED, numbers);
@@ -46,9 +48,9 @@ pub fn squeeze<K: Key>(mut buffer: Vec<u8>, kind: EntryKind, table: &GroupCounte
 
 impl Squeezed {
     #[inline(always)]
-    fn add(&mut self, key: u64, count: u32) {
+    fn add(&mut self, number: u64, count: u32) {
         self.sums.counted += u64::from(count);
-        self.sums.key_sum = self.sums.key_sum.wrapping_add(key.wrapping_mul(u64::from(count)));
+        self.sums.key_sum = self.sums.key_sum.wrapping_add(number.wrapping_mul(u64::from(count)));
         self.highest = self.highest.max(count);
     }
 }
@@ -69,11 +71,11 @@ pub(super) fn write_bits(
 pub(super) type Apart = Vec<(u32, u32)>;
 
 /// Short entries, and the counts that are kept apart. `None` when an entry is too far from home.
-fn squeeze_short<K: Key>(
+fn squeeze_short<T: Table>(
     buffer: &mut Vec<u8>,
     bits_at: usize,
     words: usize,
-    table: &GroupCounter<K>,
+    table: &T,
     short: Short,
 ) -> Option<(Squeezed, Apart)> {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
@@ -89,11 +91,11 @@ fn squeeze_short<K: Key>(
     squeeze_short_any(buffer, bits_at, words, table, short)
 }
 
-fn squeeze_short_any<K: Key>(
+fn squeeze_short_any<T: Table>(
     buffer: &mut Vec<u8>,
     bits_at: usize,
     words: usize,
-    table: &GroupCounter<K>,
+    table: &T,
     short: Short,
 ) -> Option<(Squeezed, Apart)> {
     let (mut found, mut apart, size) = (Squeezed::default(), Vec::new(), short.bytes());
@@ -105,14 +107,14 @@ fn squeeze_short_any<K: Key>(
         while left != 0 {
             let i = left.trailing_zeros();
             left &= left - 1;
-            let (key, count) = places.get(i as usize);
-            let (entry, told) = short.pack(word as u64 * 64 + u64::from(i), key, count);
+            let (number, count) = places.get(i as usize);
+            let (entry, told) = short.pack(word as u64 * 64 + u64::from(i), number, count);
             entries[filled * size..filled * size + 8].copy_from_slice(&entry.to_le_bytes());
             if count >= APART {
                 apart.push((rank + filled as u32, count));
             }
             all_told &= told;
-            found.add(key, count);
+            found.add(number, count);
             filled += 1;
         }
         write_bits(buffer, bits_at, words, word, (bits, rank));
@@ -123,11 +125,11 @@ fn squeeze_short_any<K: Key>(
 }
 
 /// Entries of `SIZE` bytes, the count in the last four.
-fn squeeze_entries<K: Key, const SIZE: usize>(
+fn squeeze_entries<T: Table, const SIZE: usize>(
     buffer: &mut Vec<u8>,
     bits_at: usize,
     words: usize,
-    table: &GroupCounter<K>,
+    table: &T,
 ) -> Squeezed {
     let mut found = Squeezed::default();
     let mut rank = 0u32;
@@ -136,12 +138,12 @@ fn squeeze_entries<K: Key, const SIZE: usize>(
         let bits = places.used();
         let (mut left, mut filled) = (bits, 0);
         while left != 0 {
-            let (key, count) = places.get(left.trailing_zeros() as usize);
+            let (number, count) = places.get(left.trailing_zeros() as usize);
             left &= left - 1;
             let entry = &mut entries[filled];
-            entry[..SIZE - 4].copy_from_slice(&key.to_le_bytes()[..SIZE - 4]);
+            entry[..SIZE - 4].copy_from_slice(&table.key(number).to_le_bytes()[..SIZE - 4]);
             entry[SIZE - 4..].copy_from_slice(&count.to_le_bytes());
-            found.add(key, count);
+            found.add(number, count);
             filled += 1;
         }
         write_bits(buffer, bits_at, words, word, (bits, rank));
@@ -154,6 +156,8 @@ fn squeeze_entries<K: Key, const SIZE: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hash::counter::{GroupCounter, Key};
+    use crate::hash::weights::WeightCounter;
     use proptest::prelude::*;
 
     /// Whether the keys, of `key_bits` bits each, fit short entries: `None` when no entry of their table is short.
@@ -163,18 +167,22 @@ mod tests {
             let tag = u64::from(*count) << 32 | (i as u64 + 1);
             table.add_batch(&[K::narrow(*key)], &[tag]);
         }
+        check_table(&table)
+    }
+
+    fn check_table<T: Table>(table: &T) -> Option<bool> {
         let words = table.places().div_ceil(64);
-        let short = Short::of(table.places() as u64, table.multiplier())?;
+        let short = Short::of(table.places() as u64, T::BUCKET as u64, table.number_multiplier())?;
         let (mut best, mut any) = (vec![0; 16 + words * 12], vec![0; 16 + words * 12]);
-        let found = squeeze_short(&mut best, 16, words, &table, short);
-        assert_eq!(found, squeeze_short_any(&mut any, 16, words, &table, short));
+        let found = squeeze_short(&mut best, 16, words, table, short);
+        assert_eq!(found, squeeze_short_any(&mut any, 16, words, table, short));
         assert!(found.is_none() || best == any);
         #[cfg(all(target_arch = "x86_64", not(miri)))]
         if super::super::fours::suits() {
             let mut fours = vec![0; 16 + words * 12];
             #[allow(unsafe_code, reason = "the copy that this processor may not choose")]
             // SAFETY: the processor has all that the function asks for.
-            let same = unsafe { super::super::fours::squeeze_short(&mut fours, 16, words, &table, short) };
+            let same = unsafe { super::super::fours::squeeze_short(&mut fours, 16, words, table, short) };
             assert!(same == found && (found.is_none() || fours == any));
         }
         Some(found.is_some())
@@ -189,6 +197,13 @@ mod tests {
             let of_bits = |bits: u32| keys.iter().map(|(key, count)| (key >> (64 - bits), *count)).collect::<Vec<_>>();
             check::<u64>(&of_bits(key_bits), key_bits, multiplier);
             check::<u32>(&of_bits(key_bits.min(32)), key_bits.min(32), multiplier);
+            let mut table = WeightCounter::new(multiplier, key_bits);
+            if table.reset(keys.len()) {
+                let (keys, tags): (Vec<u64>, Vec<u64>) = of_bits(key_bits).into_iter().map(|(key, count)| (key, u64::from(count) << 32)).unzip();
+                if table.add_batch(&keys, &tags).is_some() {
+                    prop_assert!(check_table(&table) != Some(false));
+                }
+            }
         }
     }
 

@@ -78,7 +78,7 @@ impl ImageWriter {
 
     /// The buffer, with the finished image behind what was in it.
     pub fn finish(mut self) -> Vec<u8> {
-        let numbers = [self.places, self.entries, self.multiplier, self.base, self.sum, 0];
+        let numbers = [self.places, self.entries, self.multiplier, self.base, self.sum, 0, 0];
         write_header(&mut self.bytes[self.from..], self.kind, WITH_PLACES, numbers);
         self.bytes
     }
