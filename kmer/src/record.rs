@@ -107,6 +107,8 @@ pub trait Record: Copy + Default + PartialEq + std::fmt::Debug {
     fn hash(self, multiplier: u64) -> u64;
     /// Whether it is the first of its row in its stripe.
     fn is_marked(self) -> bool;
+    /// The same with that mark.
+    fn marked(self) -> Self;
     /// The same without that mark: what equal super-k-mers have in common.
     fn unmarked(self) -> Self;
 }
@@ -166,6 +168,9 @@ macro_rules! one_word {
             #[inline(always)]
             fn load(bytes: &[u8]) -> Self {
                 const BYTES: usize = $width.bytes();
+                if BYTES == 8 {
+                    return Self(u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")));
+                }
                 let low = u64::from(u32::from_le_bytes(bytes[..4].try_into().expect("4 bytes")));
                 // The last four bytes: the first two of them twice, if there are six.
                 let last = u32::from_le_bytes(bytes[BYTES - 4..BYTES].try_into().expect("4 bytes"));
@@ -183,6 +188,10 @@ macro_rules! one_word {
             #[inline(always)]
             fn is_marked(self) -> bool {
                 self.0 & NEW_ROW != 0
+            }
+            #[inline(always)]
+            fn marked(self) -> Self {
+                Self(self.0 | NEW_ROW)
             }
             #[inline(always)]
             fn unmarked(self) -> Self {
@@ -232,6 +241,10 @@ macro_rules! two_words {
             #[inline(always)]
             fn is_marked(self) -> bool {
                 self.0 & NEW_ROW != 0
+            }
+            #[inline(always)]
+            fn marked(self) -> Self {
+                Self(self.0 | NEW_ROW, self.1)
             }
             #[inline(always)]
             fn unmarked(self) -> Self {

@@ -4,7 +4,8 @@
 //! that has one record in a stripe has all its k-mers of that stripe in that record, so such records may be added up; a row with several
 //! records in the stripe must be taken as it is, since a k-mer of two of them counts once. [`Tally::sort_out`] parts the two.
 //!
-//! Open addressing over a power of two of cache lines ([`crate::line`]), of whose places at most five in eight are in use.
+//! Open addressing over cache lines ([`crate::line`]), as many as it takes, of whose places at most five in eight are in use. The records of a stride are
+//! loaded and hashed side by side, then added up one by one.
 
 use crate::line::{Line, Masks, Places};
 use crate::record::Record;
@@ -19,6 +20,7 @@ pub struct Tally<R> {
     records: Vec<R>,
     tags: Vec<u64>,
     told: usize,
+    looked: Box<Looked<R>>,
 }
 
 /// Records that must be counted one by one, since their rows have several in the stripe.
@@ -41,8 +43,8 @@ impl<R: Places> Tally<R> {
     /// An empty tally, whose hash is drawn by `multiplier`.
     pub fn new(multiplier: u64) -> Self {
         let (lines, records, tags) = (Vec::new(), Vec::new(), Vec::new());
-        let hash = Hash { multiplier: multiplier | 1, shift: 64 };
-        let mut tally = Self { lines, hash, used: 0, records, tags, told: 0 };
+        let hash = Hash { multiplier: multiplier | 1, lines: 1 };
+        let mut tally = Self { lines, hash, used: 0, records, tags, told: 0, looked: Box::default() };
         tally.reset(0);
         tally
     }
@@ -50,10 +52,10 @@ impl<R: Places> Tally<R> {
     /// Empties the tally and fits it to about `records` different records, using its memory again.
     pub fn reset(&mut self, records: usize) {
         let places = (records + STRIDE) * MAX_LOAD.1 / MAX_LOAD.0;
-        let lines = places.div_ceil(R::PLACES).next_power_of_two();
+        let lines = places.div_ceil(R::PLACES);
         self.lines.clear();
         self.lines.resize(lines, Line::default());
-        self.hash.shift = 64 - lines.trailing_zeros();
+        self.hash.lines = u32::try_from(lines).expect("fewer lines than a stripe has bytes");
         (self.used, self.told) = (0, 0);
     }
 
@@ -77,7 +79,8 @@ impl<R: Places> Tally<R> {
             course.used = self.used;
             let records = stride..count.min(stride + STRIDE);
             let (hash, lines, course) = (self.hash, &mut self.lines[..], &mut course);
-            simd::sort_out(Stride { bytes, records, occurrences, hash, lines, others, course });
+            let looked = &mut *self.looked;
+            simd::sort_out(Stride { bytes, records, occurrences, hash, lines, looked, others, course });
             self.used = course.used;
         }
         Ok(())
@@ -128,13 +131,19 @@ impl<R: Places> Tally<R> {
 #[derive(Clone, Copy)]
 pub(crate) struct Hash {
     multiplier: u64,
-    shift: u32,
+    lines: u32,
 }
 
 impl Hash {
     #[inline(always)]
     fn line<R: Record>(self, lines: &[Line], record: R) -> usize {
-        (record.hash(self.multiplier) >> self.shift) as usize & (lines.len() - 1)
+        (self.number(record) as usize).min(lines.len() - 1)
+    }
+
+    #[inline(always)]
+    fn number<R: Record>(self, record: R) -> u32 {
+        // The high half as a share of all lines.
+        ((record.hash(self.multiplier) >> 32) * u64::from(self.lines) >> 32) as u32
     }
 }
 
@@ -154,7 +163,7 @@ fn add<R: Places>(
         if found != 0 {
             return record.add(line, found.trailing_zeros() as usize, weight);
         }
-        at = (at + 1) & (lines.len() - 1);
+        at = if at + 1 == lines.len() { 0 } else { at + 1 };
     }
 }
 
@@ -172,8 +181,41 @@ pub(crate) struct Stride<'a, R> {
     occurrences: bool,
     hash: Hash,
     lines: &'a mut [Line],
+    looked: &'a mut Looked<R>,
     others: &'a mut Others<R>,
     course: &'a mut Course,
+}
+
+/// The records of a stride, as they are looked at side by side before they are added up one by one.
+pub(crate) struct Looked<R> {
+    /// Without their marks.
+    records: [R; STRIDE],
+    /// Their lines, and behind the last ones that may be asked for.
+    lines: [u32; STRIDE + AHEAD],
+    /// Whether the record begins a row; behind the last whether the row ends there.
+    begins: [bool; STRIDE + 1],
+}
+
+impl<R: Record> Default for Looked<R> {
+    fn default() -> Self {
+        Self { records: [R::default(); STRIDE], lines: [0; STRIDE + AHEAD], begins: [false; STRIDE + 1] }
+    }
+}
+
+impl<R: Record> Looked<R> {
+    /// Looks at as many records as there are room for; the first `bytes` are theirs, and what is behind is the next stride's.
+    #[inline(always)]
+    fn look(&mut self, bytes: &[u8], count: usize, hash: Hash) {
+        let size = R::WIDTH.bytes();
+        let places = self.records.iter_mut().zip(&mut self.lines).zip(&mut self.begins);
+        for (((record, line), begins), bytes) in places.zip(bytes[..count * size].chunks_exact(size)) {
+            let found = R::load(bytes);
+            (*record, *begins) = (found.unmarked(), found.is_marked());
+            *line = hash.number(*record);
+        }
+        let next = bytes.get(count * size..(count + 1) * size);
+        self.begins[count] = next.is_none_or(|bytes| R::load(bytes).is_marked());
+    }
 }
 
 /// [`Tally::sort_out`] for a stride, by [`Line::masks`] or instructions for it.
@@ -182,37 +224,22 @@ pub(crate) fn sort_out_any<R: Places>(
     stride: Stride<'_, R>,
     masks: impl Fn(&Line, u64, u64) -> Masks + Copy,
 ) {
-    let Stride { bytes, records, occurrences, hash, lines, others, course } = stride;
-    let size = R::WIDTH.bytes();
+    let Stride { bytes, records, occurrences, hash, lines, looked, others, course } = stride;
+    looked.look(&bytes[records.start * R::WIDTH.bytes()..], records.len(), hash);
     let mut used = course.used;
-    let line_of = |lines: &[Line], bytes| hash.line(lines, R::load(bytes).unmarked());
-    // Of each record, until it is its turn.
-    let mut ahead = [0; AHEAD];
-    for (i, bytes) in bytes[records.start * size..].chunks_exact(size).take(AHEAD).enumerate() {
-        ahead[i] = line_of(lines, bytes);
+    let last = lines.len() - 1;
+    for line in &looked.lines[..AHEAD] {
+        simd::prefetch(&lines[(*line as usize).min(last)]);
     }
-    let mut next = R::load(&bytes[records.start * size..]);
-    for (turn, i) in records.enumerate() {
-        let at = ahead[turn % AHEAD];
-        if let Some(later) = bytes.get((i + AHEAD) * size..(i + AHEAD + 1) * size) {
-            ahead[turn % AHEAD] = line_of(lines, later);
-            simd::prefetch(&lines[ahead[turn % AHEAD]]);
-        }
-        let record = next;
-        let begins = record.is_marked();
-        let ends = match bytes.get((i + 1) * size..(i + 2) * size) {
-            Some(bytes) => {
-                next = R::load(bytes);
-                next.is_marked()
-            }
-            None => true,
-        };
-        if occurrences || (begins && ends) {
-            used += usize::from(add(at, lines, record.unmarked(), 1, masks));
+    for (i, record) in looked.records[..records.len()].iter().enumerate() {
+        simd::prefetch(&lines[(looked.lines[i + AHEAD] as usize).min(last)]);
+        let begins = looked.begins[i];
+        if occurrences | (begins & looked.begins[i + 1]) {
+            used += usize::from(add((looked.lines[i] as usize).min(last), lines, *record, 1, masks));
             continue;
         }
         course.group = course.group.wrapping_sub(u32::from(begins));
-        others.records.push(record);
+        others.records.push(if begins { record.marked() } else { *record });
         others.tags.push(1 << 32 | u64::from(course.group));
     }
     course.used = used;
