@@ -34,14 +34,12 @@ pub struct Section {
 struct Rows {
     /// The row of the last record, from batch to batch of a unit.
     last: u32,
-    count: u32,
+    /// Of this batch, rows in the low half and records to be written in the high one: both are added to at once.
+    found: u64,
 }
 
-/// What of a stripe is to be written.
-#[derive(Clone, Copy, Default)]
-struct Written {
-    records: u32,
-    kmers: u32,
+impl Rows {
+    const NONE: Self = Self { last: NO_ROW, found: 0 };
 }
 
 /// A super-k-mer that was found.
@@ -131,9 +129,9 @@ pub struct Splitter {
     pieces: Vec<Piece>,
     found: usize,
     rows: Vec<Rows>,
-    written: Vec<Written>,
     sections: Vec<Section>,
-    cursors: Vec<u32>,
+    /// Where the next record of a stripe goes, and in the high half the k-mers of those before it.
+    cursors: Vec<u64>,
     share: Share,
     left_out: LeftOut,
     occurrences: bool,
@@ -163,8 +161,7 @@ impl Splitter {
             stretches: Stretches::default(),
             pieces: Vec::new(),
             found: 0,
-            rows: vec![Rows { last: NO_ROW, count: 0 }; stripes],
-            written: vec![Written::default(); stripes],
+            rows: vec![Rows::NONE; stripes],
             sections: vec![Section::default(); stripes],
             cursors: vec![0; stripes],
             share: Share::default(),
@@ -182,7 +179,7 @@ impl Splitter {
     /// Begins a unit, of which `share` is to be written: the first record of every stripe is marked again.
     pub fn begin_unit(&mut self, share: Share) {
         (self.share, self.left_out) = (share, LeftOut::default());
-        self.rows.fill(Rows { last: NO_ROW, count: 0 });
+        self.rows.fill(Rows::NONE);
     }
 
     /// k-mers of this unit so far that were not written, being of another share.
@@ -198,13 +195,6 @@ impl Splitter {
         let before = self.left_out.part;
         self.cut(bases);
         let total = self.place();
-        // In a single pass nothing is left out, and whoever adds up sees it if something is missing.
-        if self.share.pass_bits > 0 {
-            let all: usize = bases.runs().iter().map(|run| self.kmers(run).len()).sum();
-            let written: u64 = self.sections.iter().map(|section| u64::from(section.kmers)).sum();
-            self.left_out.pass +=
-                (all as u64).wrapping_sub(self.left_out.part - before).wrapping_sub(written);
-        }
         let end = from + total as usize;
         if out.len() < end {
             out.resize(end, 0);
@@ -218,6 +208,16 @@ impl Splitter {
             Width::Eight => simd::write_records::<Eight>(pieces, packed, dealer, cursors, out),
             Width::Twelve => simd::write_records::<Twelve>(pieces, packed, dealer, cursors, out),
             Width::Sixteen => simd::write_records::<Sixteen>(pieces, packed, dealer, cursors, out),
+        }
+        for (section, cursor) in self.sections.iter_mut().zip(&self.cursors) {
+            section.kmers = (cursor >> 32) as u32;
+        }
+        // In a single pass nothing is left out, and whoever adds up sees it if something is missing.
+        if self.share.pass_bits > 0 {
+            let all: usize = bases.runs().iter().map(|run| self.kmers(run).len()).sum();
+            let written: u64 = self.sections.iter().map(|section| u64::from(section.kmers)).sum();
+            self.left_out.pass +=
+                (all as u64).wrapping_sub(self.left_out.part - before).wrapping_sub(written);
         }
         &self.sections
     }
@@ -313,23 +313,15 @@ impl Splitter {
         self.found += sink.found;
     }
 
-    /// Between the passes: where each section begins. Returns the bytes of all.
+    /// Between the passes: where each section begins; its k-mers are added up in the second. Returns the bytes of all.
     fn place(&mut self) -> u32 {
-        let rest_bits = self.dealer.rest_bits;
-        for piece in &self.pieces[..self.found] {
-            let written = &mut self.written[(piece.number() >> rest_bits) as usize];
-            written.records += 1;
-            written.kmers += piece.kmers();
-        }
         let mut offset = 0;
-        let stripes = self.rows.iter_mut().zip(&mut self.written);
-        for ((rows, written), (section, cursor)) in
-            stripes.zip(self.sections.iter_mut().zip(&mut self.cursors))
+        for (rows, (section, cursor)) in
+            self.rows.iter_mut().zip(self.sections.iter_mut().zip(&mut self.cursors))
         {
-            let bytes = written.records * self.width.bytes() as u32;
-            *section = Section { offset, bytes, kmers: written.kmers, rows: rows.count };
-            *cursor = offset;
-            (rows.count, *written) = (0, Written::default());
+            let bytes = (rows.found >> 32) as u32 * self.width.bytes() as u32;
+            *section = Section { offset, bytes, kmers: 0, rows: rows.found as u32 };
+            (*cursor, rows.found) = (u64::from(offset), 0);
             offset += bytes;
         }
         offset
@@ -398,10 +390,12 @@ impl Sink<'_> {
         let rows = &mut self.rows[stripe as usize];
         let new = rows.last != self.row;
         rows.last = self.row;
-        rows.count += if OCCURRENCES { piece.kmers() } else { u32::from(new) };
         // Whether it is to be written is not asked but counted with: there is nothing to guess.
+        let is_written = self.share.writes(stripe);
+        rows.found +=
+            u64::from(is_written) << 32 | if OCCURRENCES { u64::from(piece.kmers()) } else { u64::from(new) };
         self.pieces[self.found] = piece.marked(new);
-        self.found += usize::from(self.share.writes(stripe));
+        self.found += usize::from(is_written);
     }
 }
 

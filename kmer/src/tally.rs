@@ -143,7 +143,7 @@ impl Hash {
     #[inline(always)]
     fn number<R: Record>(self, record: R) -> u32 {
         // The high half as a share of all lines.
-        ((record.hash(self.multiplier) >> 32) * u64::from(self.lines) >> 32) as u32
+        (((record.hash(self.multiplier) >> 32) * u64::from(self.lines)) >> 32) as u32
     }
 }
 

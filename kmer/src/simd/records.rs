@@ -10,12 +10,12 @@ use crate::superkmer::Piece;
 use crate::tally::{Stride, sort_out_any};
 
 copies! {
-    /// Writes the record of each piece of `packed` to where its stripe's cursor is, and moves that on.
+    /// Writes the record of each piece of `packed` to where its stripe's cursor is, in the low half, and moves that on; in the high half its k-mers are added.
     ///
     /// # Panics
     /// When a piece is not in `packed`, or its stripe has no cursor, or that leaves `out`.
     pub(crate) fn write_records<R: Record>(
-        pieces: &[Piece], packed: &[u8], dealer: &Dealer, cursors: &mut [u32], out: &mut [u8]
+        pieces: &[Piece], packed: &[u8], dealer: &Dealer, cursors: &mut [u64], out: &mut [u8]
     ) = write_records_any
 }
 
@@ -24,7 +24,7 @@ fn write_records_any<R: Record>(
     pieces: &[Piece],
     packed: &[u8],
     dealer: &Dealer,
-    cursors: &mut [u32],
+    cursors: &mut [u64],
     out: &mut [u8],
 ) {
     let (mut block, size) = (Block::default(), R::WIDTH.bytes());
@@ -37,11 +37,12 @@ fn write_records_any<R: Record>(
         }
         for (i, piece) in pieces.iter().enumerate() {
             let cursor = &mut cursors[(piece.number() >> dealer.rest_bits) as usize];
-            let place = &mut out[*cursor as usize..*cursor as usize + size];
+            let at = *cursor as u32 as usize;
+            let place = &mut out[at..at + size];
             R::from_words(block.low[i], block.high[i]).store(place);
             // What stripes have of `out` is, all together, larger than a core's caches, and a stripe's next line is needed soon.
             prefetch_behind(&place[0], LINE);
-            *cursor += size as u32;
+            *cursor += u64::from(piece.kmers()) << 32 | size as u64;
         }
     }
 }
