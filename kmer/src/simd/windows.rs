@@ -176,20 +176,34 @@ copies! {
 #[inline(always)]
 fn count_windows_any(records: &[u32], bucket: u32, k: u32, cells: &mut BucketCells, wrapped: &mut Vec<u32>) {
     for record in records {
-        // A byte each: 1 for those of the four k-mers that it stands for.
-        let ones = 0x0101_0101u32 >> (24 - 8 * (record >> COUNT_SHIFT));
-        let mut over = 0;
-        for (at, cells) in (0..).zip(&mut *cells) {
-            let cell = &mut cells[(record >> (SIDE_BITS - 2 * at)) as usize % CELLS];
-            let one = (ones >> (8 * at)) as u8;
-            *cell = cell.wrapping_add(one);
-            over |= u32::from(*cell < one) << at;
+        let place = |at: u32| (record >> (SIDE_BITS - 2 * at)) as usize % CELLS;
+        if record >> COUNT_SHIFT != WINDOW as u32 - 1 {
+            count_some(*record, bucket, k, cells, wrapped);
+            continue;
         }
-        while over != 0 {
-            let at = over.trailing_zeros();
-            let cell = (record >> (SIDE_BITS - 2 * at)) % CELLS as u32;
-            wrapped.push(kmer(bucket, at, cell, k));
-            over &= over - 1;
+        let mut any = 0;
+        for (at, cells) in (0..).zip(&mut *cells) {
+            let cell = &mut cells[place(at)];
+            let count = u32::from(*cell) + 1;
+            *cell = count as u8;
+            any |= count;
+        }
+        if any > u8::MAX.into() {
+            // A cell that was just added to and is zero.
+            let cells = (0..).zip(&*cells).filter(|(at, cells)| cells[place(*at)] == 0);
+            wrapped.extend(cells.map(|(at, _)| kmer(bucket, at, place(at) as u32, k)));
+        }
+    }
+}
+
+/// The same for a record that does not stand for all of its k-mers: few are such.
+#[cold]
+fn count_some(record: u32, bucket: u32, k: u32, cells: &mut BucketCells, wrapped: &mut Vec<u32>) {
+    for (at, cells) in (0..=record >> COUNT_SHIFT).zip(cells) {
+        let place = (record >> (SIDE_BITS - 2 * at)) as usize % CELLS;
+        cells[place] = cells[place].wrapping_add(1);
+        if cells[place] == 0 {
+            wrapped.push(kmer(bucket, at, place as u32, k));
         }
     }
 }
