@@ -165,7 +165,8 @@ impl<R: Places, K: Key + KeyBits> Counting<R, K> {
         if self.others.records.is_empty() {
             return Ok(Some(total));
         }
-        self.groups.reset(EXPANDED);
+        // A record has some k-mers, of which few come again.
+        self.groups.reset((self.others.records.len() * 4).min(LIKELY) + EXPANDED);
         let Others { records, tags } = &self.others;
         let others = add_records(records, tags, speller, how, &mut self.groups, expanded)?;
         let (mut found, mut told) = (Added::default(), true);
