@@ -13,8 +13,8 @@ use crate::params::Params;
 use crate::record::Form;
 use crate::simd;
 
-/// Which rule deals k-mers out to stripes: a digit that is another one whenever a k-mer may get into another stripe than before. Dense files have it in
-/// their magic number, and leader and workers agree on it.
+/// Which rule deals k-mers out to stripes: a digit that is another one whenever a k-mer may get into another stripe than before. Leader and workers agree
+/// on it, and dense files can be read as long as it is theirs.
 pub const RULE: u8 = b'4';
 
 /// How k-mers are dealt out to stripes.

@@ -1,5 +1,6 @@
 //! What is counted: every k, every number of workers, occurrence numbers, degenerate letters, thresholds.
 
+use std::path::Path;
 use std::sync::OnceLock;
 
 use kmer_tests::case::Case;
@@ -140,6 +141,7 @@ fn little_memory_means_several_passes_and_the_same_bytes() {
 fn a_dense_file_holds_what_would_be_printed() {
     for (case, options) in [
         (reads(), "--all -k 7"),
+        (reads(), "--all -k 16"),
         (reads(), "--all -k 16 --occur-bitlen 2"),
         (reads(), "--all -k 21"),
         (reads(), "-k 31 --max-appearance-nrow 60"),
@@ -181,8 +183,24 @@ fn damaged_dense_files_are_refused(file: &std::path::Path) {
     let ended = leader().arg("dump").arg(&bad).run();
     let _ = ended.fails(
         1,
-        &["beginning: expected \"KMERDNS4\", found \"KMERDNS2\"", "another version of kmer-leader"],
+        &["beginning: expected \"KMERDNS5\", found \"KMERDNS2\"", "another version of kmer-leader"],
     );
+}
+
+/// One that a build wrote whose tables all had buckets of four places.
+#[test]
+fn a_dense_file_of_the_version_before_is_read() {
+    let older = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/older.kmd");
+    assert_eq!(std::fs::read(&older).expect("there")[..8], *b"KMERDNS4");
+    let dir = tempfile::tempdir().expect("a folder");
+    let fasta = dir.path().join("t.fa");
+    let text = ">a\nACGTTGCATTGACCAGTACCAGTTTACCAGTACGGATCA\n>b\nTTGACCAGTACCAGTTTACCAGTACGGATCATTTTTTTTT\n";
+    std::fs::write(&fasta, text).expect("written");
+    let counted = leader().words("-k 21 --all").arg(&fasta).run().exits(0);
+    let dumped = leader().arg("dump").arg(&older).run().exits(0);
+    assert!(dumped.stdout == counted.stdout, "{counted}{dumped}");
+    let found = leader().arg("lookup").arg(&older).arg("TTGACCAGTACCAGTTTACCA").run().exits(0);
+    assert!(found.text().contains("TTGACCAGTACCAGTTTACCA"), "{found}");
 }
 
 #[test]

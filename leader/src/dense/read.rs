@@ -1,6 +1,6 @@
 //! Reads the file: all of it in order, or single k-mers. Every number out of it is checked before it is used as a place.
 
-use super::{ENTRY, FOOT, HEAD, MAGIC};
+use super::{ENTRY, FOOT, HEAD, MAGIC, OLDER};
 use crate::book::line;
 use crate::failure::Failure;
 use kmer::codec::{pack_dna2, parse_kmer, why_no_kmer};
@@ -54,7 +54,7 @@ impl DenseFile {
         file.read_exact_at(&mut head, 0).map_err(io)?;
         file.read_exact_at(&mut foot, size - FOOT as u64).map_err(io)?;
         for (what, magic) in [("beginning", &head[..8]), ("end", &foot[24..])] {
-            if magic != MAGIC {
+            if magic != MAGIC && magic != OLDER {
                 let (expected, found) = (quoted(MAGIC), quoted(magic));
                 let failure = bad(what, expected, found);
                 let other = magic[..7] == MAGIC[..7];

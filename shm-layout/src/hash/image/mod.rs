@@ -10,7 +10,7 @@
 //! 32      8      first key, for identity
 //! 40      8      sum of all counts
 //! 48      8      counts that are kept apart, for form 2
-//! 56      8      places of a bucket, for forms 1 and 2: 4 or 8
+//! 56      8      places of a bucket, for forms 1 and 2: 4 or 8; 0 is 4, as older dense files have it
 //! 64      32     zero
 //! 96      ...    form 0: places, `EntryKind::bytes` each
 //!                form 1: a bit a place, in words of 64: it is in use; for each word u32, rounded up to an even number of them: the places
@@ -118,7 +118,11 @@ impl<'a> Image<'a> {
         let (places, entries) = (field(8), field(16));
         let bytes = chain.len() - offset - HEADER as u64;
         let (multiplier, base, sum, apart) = (field(24), field(32), field(40), field(48));
-        let bucket = if form == WITH_PLACES { 1 } else { field(56) };
+        let bucket = match (form, field(56)) {
+            (WITH_PLACES, _) => 1,
+            (_, 0) => 4,
+            (_, places) => places,
+        };
         let mut short = None;
         let squeezed = match form {
             WITH_PLACES => None,
