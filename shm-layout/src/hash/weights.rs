@@ -474,6 +474,23 @@ mod tests {
     }
 
     #[test]
+    fn a_table_grows_where_that_brings_keys_nearer_to_their_homes() {
+        let mut counter = WeightCounter::new(1, 20);
+        assert!(counter.reset(1000));
+        assert_eq!(counter.places(), 256 * BUCKET);
+        // At home in the first line, which 15 more can help.
+        let keys: Vec<u32> = (0..160).map(|key| key * 25).collect();
+        assert!(counter.add_batch(&keys, &[tag(3); 160]).is_some());
+        // Four times as many lines hold what was there, but not the rest; four times as many again do.
+        assert_eq!((counter.len(), counter.places()), (160, 4096 * BUCKET));
+        let mut found = Vec::new();
+        counter.for_each_batch(|batch| {
+            found.extend(batch.iter().map(|(number, weight)| (counter.key(*number) as u32, *weight)))
+        });
+        assert_eq!(found, keys.iter().map(|key| (*key, 3)).collect::<Vec<_>>());
+    }
+
+    #[test]
     fn only_where_32_bits_hold_the_rest() {
         assert!(WeightCounter::suits(0, 6) && !WeightCounter::suits(0, 5));
         assert!(WeightCounter::suits(0, 33) && !WeightCounter::suits(0, 34));
