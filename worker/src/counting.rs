@@ -40,7 +40,7 @@ struct How {
     occurrences: bool,
     occur_bitlen: u32,
     key_bits: u32,
-    /// A record has no k-mer twice, or that counts twice.
+    /// A record that is alone in its row has no k-mer twice, or one that comes twice counts twice.
     weighs: bool,
 }
 
@@ -108,8 +108,8 @@ impl<R: Places, K: Key + KeyBits> Counting<R, K> {
         })?;
         let keys = guess(self.seen.distinct_kmers, self.seen.kmers, kmers);
         let keys = (keys * 9 / 8).min(most(self.seen.most.1)) + EXPANDED;
-        let distinct = self.tally.distinct();
-        self.speller.begin_stripe(stripe, distinct.0.len() + self.others.records.len());
+        let distinct = self.tally.distinct().0.len();
+        self.speller.begin_stripe(stripe, distinct + self.others.records.len());
         let few_others = self.others.records.len() as u64 <= count / FEW;
         self.is_weighed = self.how.weighs && few_others && WeightCounter::suits(keys, self.how.key_bits);
         let total = if self.is_weighed { self.add_weights(keys)? } else { None };
@@ -124,7 +124,6 @@ impl<R: Places, K: Key + KeyBits> Counting<R, K> {
                 Counted::Weights(table) => table.len(),
             },
         );
-        let distinct = self.tally.told().0.len();
         self.seen.records += count;
         self.seen.distinct_records += distinct as u64;
         self.seen.kmers += kmers;
@@ -313,13 +312,17 @@ mod tests {
         counts
     }
 
-    fn all<T: Table>(table: &T) -> BTreeMap<u64, u32> {
-        let mut all = BTreeMap::new();
+    /// All keys with their counts, and the sum of numbers times counts.
+    fn all<T: Table>(table: &T) -> (BTreeMap<u64, u32>, u64) {
+        let (mut all, mut key_sum) = (BTreeMap::new(), 0u64);
         table.for_each_batch(|batch| {
-            all.extend(batch.iter().map(|(number, count)| (table.key(*number), *count)))
+            for (number, count) in batch {
+                all.insert(table.key(*number), *count);
+                key_sum = key_sum.wrapping_add(number.wrapping_mul(u64::from(*count)));
+            }
         });
         assert_eq!(all.len(), table.len());
-        all
+        (all, key_sum)
     }
 
     /// Counts rows in one stripe, twice, and says whether that was by weights.
@@ -340,11 +343,12 @@ mod tests {
             let (found, added) = counting.count(0, &records, kmers).expect("whole records");
             assert_eq!(found, kmers);
             assert_eq!(added.counted, want.values().map(|count| u64::from(*count)).sum::<u64>());
-            let got = match counting.table() {
+            let (got, key_sum) = match counting.table() {
                 Counted::Groups(table) => all(table),
                 Counted::Weights(table) => all(table),
             };
             assert!(got == want, "{params:?} {occurrences}");
+            assert_eq!(added.key_sum, key_sum);
             weighed.push(counting.is_weighed);
         }
         weighed[1]
