@@ -3,7 +3,7 @@
 //! Where minimizers change is a bit mask. Where a run ends a stretch ends as well, and what lies between two runs is nobody's: both are put into
 //! the mask, so that one walk over it, without a look at the runs, lists all stretches. Which are of which run is known from where they end.
 
-use crate::minimizer::{Dealer, LAST_PLACE, MAX_M, PLACE_BITS, TILE, Tile};
+use crate::minimizer::{Dealer, MAX_M, TILE, Tile};
 use crate::simd;
 use crate::superkmer::Piece;
 use std::ops::Range;
@@ -16,20 +16,23 @@ pub(crate) const AT_A_TIME: usize = 16;
 #[repr(transparent)]
 pub(crate) struct Stretch(u32);
 
-const _: () = assert!(2 * MAX_M + PLACE_BITS <= 32);
+/// Bits for the position, and the last there can be.
+pub(crate) const AT_BITS: u32 = 12;
+const LAST: u32 = (1 << AT_BITS) - 1;
+const _: () = assert!(2 * MAX_M + AT_BITS <= 32 && TILE <= 1 << AT_BITS);
 
 impl Stretch {
     #[inline(always)]
     pub(crate) fn new(last: u32, number: u32) -> Self {
-        Self(number << PLACE_BITS | last)
+        Self(number << AT_BITS | last)
     }
     #[inline(always)]
     pub(crate) fn last(self) -> usize {
-        (self.0 & LAST_PLACE) as usize
+        (self.0 & LAST) as usize
     }
     #[inline(always)]
     pub(crate) fn number(self) -> u32 {
-        self.0 >> PLACE_BITS
+        self.0 >> AT_BITS
     }
 }
 
@@ -43,10 +46,10 @@ impl Stretch {
 /// ```
 #[inline(always)]
 pub(crate) fn around(stretch: Stretch, begin: u32, minimizer: u32, window: u32) -> u32 {
-    let last = stretch.0 & LAST_PLACE;
+    let last = stretch.0 & LAST;
     let (kmers, before) = (last.wrapping_add(1).wrapping_sub(begin), minimizer.wrapping_sub(begin));
     let again = if before < window { 0 } else { AGAIN };
-    stretch.0 & !LAST_PLACE | kmers << 5 | before | again
+    stretch.0 & !LAST | kmers << 5 | before | again
 }
 
 /// See [`around`].

@@ -177,8 +177,9 @@ fn record_bytes(job: &Job, bases: u64, params: Params) -> u64 {
     let window = u64::from(k - minimizer_size(k) + 1);
     let width = Dealer::new(params, job.stripe_bits, job.seed).form().width().bytes() as u64;
     let records = u128::from(bases) * 2 * u128::from(width) / u128::from(window + 1);
-    // A little more than the mean: rows end, and repeats are unevenly spread.
-    (records * 9 / 8) as u64
+    // That is as chance has it; turns make super-k-mers a sixth longer, of canonical k-mers half as much so. And a little more than the mean: rows end,
+    // and repeats are unevenly spread.
+    (records * if params.canonical() { 17 } else { 16 } / 16) as u64
 }
 
 /// Bytes that so many different keys take in published tables: what their place does not tell of them, a distance and a count, and what their share of the places takes.

@@ -13,6 +13,7 @@ mod letters;
 mod line;
 mod records;
 mod tile;
+mod turns;
 mod windows;
 
 pub(crate) use hashes::minimizers;
@@ -20,6 +21,7 @@ pub(crate) use keys::{KEYS_AT_A_TIME, add_cells, into_buckets, keys};
 pub(crate) use letters::pack_letters;
 pub(crate) use records::{expand, sort_out, write_records};
 pub(crate) use tile::{all_pieces, changes, counts_before, stretches};
+pub(crate) use turns::Turns;
 pub(crate) use windows::{
     BucketCells, CELLS, Look, PART_BITS, WINDOW, add_bucket, bucket_bits, count_windows, look, put_some,
     put_windows,

@@ -177,6 +177,7 @@ fn stretches_avx512(
     places: &mut [u32],
 ) -> usize {
     use crate::minimizer::SPREAD;
+    use crate::stretches::AT_BITS;
     use std::arch::x86_64::{
         _mm_cvtsi32_si128, _mm512_add_epi32, _mm512_and_si512, _mm512_andnot_si512,
         _mm512_maskz_compress_epi32, _mm512_mullo_epi32, _mm512_or_si512, _mm512_set1_epi32,
@@ -193,12 +194,13 @@ fn stretches_avx512(
         let at = _mm512_add_epi32(sixteen_on, _mm512_set1_epi32(first));
         let at = _mm512_maskz_compress_epi32(mask, at);
         let lanes = _mm512_maskz_compress_epi32(mask, sixteen(minima));
-        let hashes = _mm512_srl_epi32(lanes, below);
+        // Not the highest bit, which says whether it is a turn.
+        let hashes = _mm512_srl_epi32(_mm512_slli_epi32::<1>(lanes), below);
         let mixed = _mm512_xor_si512(hashes, _mm512_srl_epi32(hashes, m));
         let numbers = _mm512_and_si512(_mm512_mullo_epi32(mixed, spread), all);
         let room = "room for more than there are";
         let stretches = list[found..].first_chunk_mut::<16>().expect(room);
-        store(_mm512_or_si512(_mm512_slli_epi32::<PLACE_BITS>(numbers), at), stretches);
+        store(_mm512_or_si512(_mm512_slli_epi32::<AT_BITS>(numbers), at), stretches);
         // The last place less so many as a lane says.
         store(_mm512_andnot_si512(lanes, last), places[found..].first_chunk_mut::<16>().expect(room));
         found += mask.count_ones() as usize;

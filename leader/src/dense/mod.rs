@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! file      := head image* directory facts foot
-//! head      0   8  "KMERDNS5"                     all numbers little endian
+//! head      0   8  "KMERDNS6"                     all numbers little endian
 //!           8   4  k                  12  4  occur_bitlen
 //!           16  4  stripe_bits        20  4  1: keys were counted directly, a stripe is a range of keys; 2: canonical k-mers
 //!           24  8  seed: which stripe a k-mer is in, see kmer::minimizer
@@ -10,7 +10,7 @@
 //! directory for each of 2^stripe_bits stripes: offset u64, bytes u64 (0: no k-mers), digest of the bytes u64
 //! facts     the lines that a report begins with
 //! foot      0   8  offset of the directory        8   8  bytes of the facts
-//!           16  8  digest of head, directory and facts  24  8  "KMERDNS5"
+//!           16  8  digest of head, directory and facts  24  8  "KMERDNS6"
 //! ```
 //!
 //! Nothing is sorted and nothing is turned into text while the run holds its memory, so writing costs little more than copying. A k-mer is looked up
@@ -20,14 +20,15 @@
 pub mod read;
 pub mod write;
 
-use kmer::minimizer::RULE;
+use kmer::minimizer::{OLDER_RULE, RULE};
 
 /// The digit is another one whenever k-mers are dealt out otherwise, or tables read otherwise.
-pub(crate) const MAGIC: &[u8; 8] = b"KMERDNS5";
-/// The version before: the headers of its tables do not say how many places a bucket has, which are four.
-pub(crate) const OLDER: &[u8; 8] = b"KMERDNS4";
-/// With another rule than this no older file can be read.
-const _: () = assert!(RULE == b'4');
+pub(crate) const MAGIC: &[u8; 8] = b"KMERDNS6";
+/// The versions before: their k-mers are dealt out by the older rule, and the headers of the tables of the first do not say how many places a bucket has,
+/// which are four.
+pub(crate) const OLDER: [&[u8; 8]; 2] = [b"KMERDNS4", b"KMERDNS5"];
+/// With other rules than these no older file can be read.
+const _: () = assert!(RULE == b'5' && OLDER_RULE == b'4');
 pub(crate) const HEAD: usize = 32;
 pub(crate) const FOOT: usize = 32;
 pub(crate) const ENTRY: usize = 24;

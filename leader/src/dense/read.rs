@@ -24,7 +24,8 @@ pub struct DenseFile {
     params: Params,
     stripe_bits: u32,
     direct: bool,
-    seed: u64,
+    /// Unless keys were counted directly.
+    dealer: Dealer,
     directory: Vec<[u64; 3]>,
     facts: String,
 }
@@ -53,9 +54,11 @@ impl DenseFile {
         let (mut head, mut foot) = ([0; HEAD], [0; FOOT]);
         file.read_exact_at(&mut head, 0).map_err(io)?;
         file.read_exact_at(&mut foot, size - FOOT as u64).map_err(io)?;
+        let older = OLDER.iter().find(|older| head[..8] == older[..]).copied();
+        let expected = older.unwrap_or(MAGIC);
         for (what, magic) in [("beginning", &head[..8]), ("end", &foot[24..])] {
-            if magic != MAGIC && magic != OLDER {
-                let (expected, found) = (quoted(MAGIC), quoted(magic));
+            if magic != expected {
+                let (expected, found) = (quoted(expected), quoted(magic));
                 let failure = bad(what, expected, found);
                 let other = magic[..7] == MAGIC[..7];
                 let hint = "another version of kmer-leader wrote it: count again with this one, or read it with that";
@@ -105,7 +108,9 @@ impl DenseFile {
                 format!("{} from {}", entry[1], entry[0]),
             ));
         }
-        Ok(Self { file, path: path.into(), params, stripe_bits, direct, seed, directory, facts })
+        let dealer = Dealer::new(params, stripe_bits, seed);
+        let dealer = if older.is_some() { dealer.of_older_rule() } else { dealer };
+        Ok(Self { file, path: path.into(), params, stripe_bits, direct, dealer, directory, facts })
     }
 
     /// The table of a stripe, in private memory; `None` when it has no k-mers.
@@ -155,12 +160,11 @@ impl DenseFile {
         if self.direct {
             return (key >> (self.params.key_bits() - self.stripe_bits)) as usize;
         }
-        let dealer = Dealer::new(self.params, self.stripe_bits, self.seed);
         let mut packed = pack_dna2(letters).unwrap_or_default();
         packed.resize(packed.len() + kmer::bases::PADDING, 0);
         let mut tile = Tile::default();
-        dealer.minimizers(&packed, 0, 1, &mut tile);
-        dealer.stripe_of(tile.minimizers()[0]) as usize
+        self.dealer.minimizers(&packed, 0, 1, &mut tile);
+        self.dealer.stripe_of(tile.minimizers()[0]) as usize
     }
 
     /// In how many rows a k-mer occurs, for its n-th occurrence in a row from the first on: lines as in a report, with 0 where it does not.
