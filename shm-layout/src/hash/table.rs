@@ -3,6 +3,8 @@
 //! A table names its keys by *numbers*: the keys themselves, or what it keeps of them. A number times [`Table::number_multiplier`] modulo 2^64 is the hash
 //! of its key, which is the key times [`Table::multiplier`].
 
+use super::weights::Lines;
+
 /// A private table of keys and counts, a power of two of places.
 pub trait Table {
     /// Places that are looked at together, a power of two: a key is found from the first place of its home's bucket on.
@@ -26,6 +28,10 @@ pub trait Table {
     fn number_multiplier(&self) -> u64;
     /// The key of that number.
     fn key(&self, number: u64) -> u64;
+    /// Its lines, if it is one of weights alone.
+    fn lines(&self) -> Option<Lines<'_>> {
+        None
+    }
     /// The places, 64 at a time, in order.
     fn by_64(&self) -> impl Iterator<Item = Self::Places<'_>>;
 

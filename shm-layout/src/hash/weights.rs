@@ -28,11 +28,11 @@ const BATCH: usize = 1024;
 /// All zeros is a line of free places.
 #[derive(Clone, Copy, Default)]
 #[repr(C, align(64))]
-struct Line {
+pub(super) struct Line {
     /// Lines from home, then the rest of the hash.
-    rests: [u32; BUCKET],
+    pub(super) rests: [u32; BUCKET],
     /// Weights; 0 is a free place.
-    weights: [u32; BUCKET],
+    pub(super) weights: [u32; BUCKET],
 }
 
 impl Line {
@@ -334,11 +334,33 @@ impl Table for WeightCounter {
     fn key(&self, number: u64) -> u64 {
         number.wrapping_mul(self.inverse) & (u64::MAX >> (64 - self.key_bits))
     }
+    fn lines(&self) -> Option<Lines<'_>> {
+        Some(Lines { lines: &self.lines, parting: self.parting })
+    }
     #[inline(always)]
     fn by_64(&self) -> impl Iterator<Item = Places<'_>> {
         let parting = self.parting;
         let lines = self.lines.as_chunks().0.iter().zip((0u32..).step_by(64 / BUCKET));
         lines.map(move |(lines, first)| Places { lines, first, parting })
+    }
+}
+
+/// The lines of a table, as they are.
+pub struct Lines<'a> {
+    lines: &'a [Line],
+    parting: Parting,
+}
+
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+impl Lines<'_> {
+    /// All of them, a power of two, at least eight.
+    pub(super) fn all(&self) -> &[Line] {
+        self.lines
+    }
+
+    /// Bits of a hash that a place keeps, below how many lines from home it is: at least three.
+    pub(super) fn rest_bits(&self) -> u32 {
+        self.parting.rest_bits
     }
 }
 

@@ -30,6 +30,8 @@
 //! an offset.
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
+mod eights;
+#[cfg(all(target_arch = "x86_64", not(miri)))]
 mod fours;
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 mod lanes;

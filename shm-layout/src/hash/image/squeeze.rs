@@ -79,7 +79,11 @@ fn squeeze_short<T: Table>(
     short: Short,
 ) -> Option<(Squeezed, Apart)> {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
-    if super::lanes::suits() {
+    if let Some(lines) = table.lines().filter(|_| super::eights::suits()) {
+        #[allow(unsafe_code, reason = "the corner for SIMD")]
+        // SAFETY: the processor has all that the function asks for.
+        return Some(unsafe { super::eights::squeeze_short(buffer, bits_at, words, &lines, short) });
+    } else if super::lanes::suits() {
         #[allow(unsafe_code, reason = "the corner for SIMD")]
         // SAFETY: the processor has all that the function asks for.
         return unsafe { super::lanes::squeeze_short(buffer, bits_at, words, table, short) };
@@ -178,6 +182,14 @@ mod tests {
         assert_eq!(found, squeeze_short_any(&mut any, 16, words, table, short));
         assert!(found.is_none() || best == any);
         #[cfg(all(target_arch = "x86_64", not(miri)))]
+        if super::super::lanes::suits() {
+            let mut lanes = vec![0; 16 + words * 12];
+            #[allow(unsafe_code, reason = "the copy that may not be chosen")]
+            // SAFETY: the processor has all that the function asks for.
+            let same = unsafe { super::super::lanes::squeeze_short(&mut lanes, 16, words, table, short) };
+            assert!(same == found && (found.is_none() || lanes == any));
+        }
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
         if super::super::fours::suits() {
             let mut fours = vec![0; 16 + words * 12];
             #[allow(unsafe_code, reason = "the copy that this processor may not choose")]
@@ -204,6 +216,20 @@ mod tests {
                     prop_assert!(check_table(&table) != Some(false));
                 }
             }
+        }
+    }
+
+    /// All at home in the last line of eight, or in the first, with counts that fit and that do not.
+    #[test]
+    fn every_copy_tells_weights_that_are_lines_from_home() {
+        for home in [7 << 17, 0] {
+            let mut table = WeightCounter::new(1, 20);
+            assert!(table.reset(0));
+            let keys: Vec<u32> = (0..45).map(|key| home | key * 2909).collect();
+            let tags: Vec<u64> = (0..45).map(|count| (count * 37 % 300 + 1) << 32).collect();
+            assert!(table.add_batch(&keys, &tags).is_some());
+            assert_eq!(table.places(), 64, "it did not grow");
+            assert_eq!(check_table(&table), Some(true));
         }
     }
 
