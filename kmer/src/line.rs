@@ -12,10 +12,10 @@
 
 use crate::record::Record;
 
-/// Eight words, 64 bytes; all zeros is a line of free places.
+/// Eight words of two halves each, the low one first: 64 bytes; all zeros is a line of free places.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(64))]
-pub struct Line(pub(crate) [u64; 8]);
+pub struct Line(pub(crate) [u32; 16]);
 
 /// What all words of a line are like, a bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,7 +39,8 @@ impl Line {
     #[inline(always)]
     pub(crate) fn masks(&self, first: u64, second: u64) -> Masks {
         let mut masks = Masks::default();
-        for (i, word) in self.0.into_iter().enumerate() {
+        for i in 0..8 {
+            let word = self.word(i);
             masks.first |= u32::from(word == first) << i;
             masks.second |= u32::from(word == second) << i;
             masks.high |= u32::from(word & HIGH == second & HIGH) << i;
@@ -50,19 +51,29 @@ impl Line {
         masks
     }
 
+    #[inline(always)]
+    fn word(&self, i: usize) -> u64 {
+        u64::from(self.0[2 * i % 16]) | u64::from(self.0[(2 * i + 1) % 16]) << 32
+    }
+
+    #[inline(always)]
+    fn set_word(&mut self, i: usize, word: u64) {
+        (self.0[2 * i % 16], self.0[(2 * i + 1) % 16]) = (word as u32, (word >> 32) as u32);
+    }
+
     /// Adds to the half word `half`; returns what it was.
     #[inline(always)]
     fn add_to_half(&mut self, half: usize, more: u32) -> u32 {
-        let (word, shift) = (&mut self.0[half / 2 % 8], 32 * (half % 2));
-        let before = (*word >> shift) as u32;
+        let half = &mut self.0[half % 16];
+        let before = *half;
         // No weight goes over its end: there are fewer records than that.
-        *word = word.wrapping_add(u64::from(more) << shift);
+        *half = before.wrapping_add(more);
         before
     }
 
     #[inline(always)]
     fn half(&self, half: usize) -> u32 {
-        (self.0[half / 2 % 8] >> (32 * (half % 2))) as u32
+        self.0[half % 16]
     }
 }
 
@@ -96,13 +107,13 @@ macro_rules! one_word {
 
             #[inline(always)]
             fn add(self, line: &mut Line, place: usize, weight: u32) -> bool {
-                line.0[place % 8] = self.words().0;
+                line.set_word(place, self.words().0);
                 line.add_to_half(10 + place, weight) == 0
             }
 
             #[inline(always)]
             fn get(line: &Line, place: usize) -> (Self, u32) {
-                (Self::from_words(line.0[place % 8], 0), line.half(10 + place))
+                (Self::from_words(line.word(place), 0), line.half(10 + place))
             }
         }
     };
@@ -127,15 +138,16 @@ impl Places for crate::record::Twelve {
     #[inline(always)]
     fn add(self, line: &mut Line, place: usize, weight: u32) -> bool {
         let (first, second) = self.sought();
-        let before = line.0[(4 + place) % 8] as u32;
-        (line.0[place % 8], line.0[(4 + place) % 8]) = (first, second | u64::from(before + weight));
+        let before = line.half(8 + 2 * place);
+        line.set_word(place, first);
+        line.set_word(4 + place, second | u64::from(before + weight));
         before == 0
     }
 
     #[inline(always)]
     fn get(line: &Line, place: usize) -> (Self, u32) {
-        let rest = line.0[(4 + place) % 8];
-        (Self::from_words(line.0[place % 8], rest >> 32), rest as u32)
+        let rest = line.word(4 + place);
+        (Self::from_words(line.word(place), rest >> 32), rest as u32)
     }
 }
 
@@ -149,12 +161,14 @@ impl Places for crate::record::Sixteen {
 
     #[inline(always)]
     fn add(self, line: &mut Line, place: usize, weight: u32) -> bool {
-        (line.0[place % 8], line.0[(3 + place) % 8]) = self.words();
+        let (low, high) = self.words();
+        line.set_word(place, low);
+        line.set_word(3 + place, high);
         line.add_to_half(12 + place, weight) == 0
     }
 
     #[inline(always)]
     fn get(line: &Line, place: usize) -> (Self, u32) {
-        (Self::from_words(line.0[place % 8], line.0[(3 + place) % 8]), line.half(12 + place))
+        (Self::from_words(line.word(place), line.word(3 + place)), line.half(12 + place))
     }
 }

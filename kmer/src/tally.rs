@@ -92,13 +92,8 @@ impl<R: Places> Tally<R> {
             self.reset(self.used * 2 + STRIDE);
             let places = old.iter().flat_map(|line| (0..R::PLACES).map(|place| R::get(line, place)));
             for (record, weight) in places.filter(|(_, weight)| *weight != 0) {
-                self.used += usize::from(add(
-                    self.hash.line(&self.lines, record),
-                    &mut self.lines,
-                    record,
-                    weight,
-                    Line::masks,
-                ));
+                let line = self.hash.line(record) as usize;
+                self.used += usize::from(add(line, &mut self.lines, record, weight, Line::masks));
             }
         }
     }
@@ -135,19 +130,15 @@ pub(crate) struct Hash {
 }
 
 impl Hash {
+    /// Less than there are lines.
     #[inline(always)]
-    fn line<R: Record>(self, lines: &[Line], record: R) -> usize {
-        (self.number(record) as usize).min(lines.len() - 1)
-    }
-
-    #[inline(always)]
-    fn number<R: Record>(self, record: R) -> u32 {
+    fn line<R: Record>(self, record: R) -> u32 {
         // The high half as a share of all lines.
         (((record.hash(self.multiplier) >> 32) * u64::from(self.lines)) >> 32) as u32
     }
 }
 
-/// Adds to the record's weight, in line `at` or the next ones. True when the record is new.
+/// Adds to the record's weight, in line `at` or the next ones. True when the record is new; if it has no weight it is not, and is not put anywhere.
 #[inline(always)]
 fn add<R: Places>(
     mut at: usize,
@@ -161,7 +152,8 @@ fn add<R: Places>(
         let line = &mut lines[at];
         let found = R::found(masks(line, first, second));
         if found != 0 {
-            return record.add(line, found.trailing_zeros() as usize, weight);
+            // A record without weight may stand in a place that is free, which stays free.
+            return record.add(line, found.trailing_zeros() as usize, weight) & (weight != 0);
         }
         at = if at + 1 == lines.len() { 0 } else { at + 1 };
     }
@@ -194,27 +186,52 @@ pub(crate) struct Looked<R> {
     lines: [u32; STRIDE + AHEAD],
     /// Whether the record begins a row; behind the last whether the row ends there.
     begins: [bool; STRIDE + 1],
+    /// 1 for those that are added up, 0 for those that go to the others.
+    weights: [u32; STRIDE],
 }
 
 impl<R: Record> Default for Looked<R> {
     fn default() -> Self {
-        Self { records: [R::default(); STRIDE], lines: [0; STRIDE + AHEAD], begins: [false; STRIDE + 1] }
+        let (records, lines) = ([R::default(); STRIDE], [0; STRIDE + AHEAD]);
+        Self { records, lines, begins: [false; STRIDE + 1], weights: [0; STRIDE] }
     }
 }
 
 impl<R: Record> Looked<R> {
     /// Looks at as many records as there are room for; the first `bytes` are theirs, and what is behind is the next stride's.
     #[inline(always)]
-    fn look(&mut self, bytes: &[u8], count: usize, hash: Hash) {
+    fn look(&mut self, bytes: &[u8], count: usize, occurrences: bool, hash: Hash) {
         let size = R::WIDTH.bytes();
         let places = self.records.iter_mut().zip(&mut self.lines).zip(&mut self.begins);
         for (((record, line), begins), bytes) in places.zip(bytes[..count * size].chunks_exact(size)) {
             let found = R::load(bytes);
             (*record, *begins) = (found.unmarked(), found.is_marked());
-            *line = hash.number(*record);
+            *line = hash.line(*record);
         }
         let next = bytes.get(count * size..(count + 1) * size);
         self.begins[count] = next.is_none_or(|bytes| R::load(bytes).is_marked());
+        let pairs = self.begins.iter().zip(&self.begins[1..]);
+        for (weight, (begins, ends)) in self.weights[..count].iter_mut().zip(pairs) {
+            *weight = u32::from(occurrences | (begins & ends));
+        }
+    }
+
+    /// Gives the first `count` records without weight to the others.
+    #[inline(always)]
+    fn part(&self, count: usize, group: &mut u32, others: &mut Others<R>) {
+        const AT_A_TIME: usize = 16;
+        for (at, weights) in (0..).step_by(AT_A_TIME).zip(self.weights[..count].chunks(AT_A_TIME)) {
+            // Mostly it is none of them.
+            if weights.iter().sum::<u32>() as usize == weights.len() {
+                continue;
+            }
+            for i in (at..at + weights.len()).filter(|i| self.weights[*i] == 0) {
+                let (record, begins) = (self.records[i], self.begins[i]);
+                *group = group.wrapping_sub(u32::from(begins));
+                others.records.push(if begins { record.marked() } else { record });
+                others.tags.push(1 << 32 | u64::from(*group));
+            }
+        }
     }
 }
 
@@ -225,22 +242,18 @@ pub(crate) fn sort_out_any<R: Places>(
     masks: impl Fn(&Line, u64, u64) -> Masks + Copy,
 ) {
     let Stride { bytes, records, occurrences, hash, lines, looked, others, course } = stride;
-    looked.look(&bytes[records.start * R::WIDTH.bytes()..], records.len(), hash);
-    let mut used = course.used;
-    let last = lines.len() - 1;
+    let count = records.len();
+    looked.look(&bytes[records.start * R::WIDTH.bytes()..], count, occurrences, hash);
+    looked.part(count, &mut course.group, others);
     for line in &looked.lines[..AHEAD] {
-        simd::prefetch(&lines[(*line as usize).min(last)]);
+        simd::prefetch_behind(&lines[0], *line as usize * size_of::<Line>());
     }
-    for (i, record) in looked.records[..records.len()].iter().enumerate() {
-        simd::prefetch(&lines[(looked.lines[i + AHEAD] as usize).min(last)]);
-        let begins = looked.begins[i];
-        if occurrences | (begins & looked.begins[i + 1]) {
-            used += usize::from(add((looked.lines[i] as usize).min(last), lines, *record, 1, masks));
-            continue;
-        }
-        course.group = course.group.wrapping_sub(u32::from(begins));
-        others.records.push(if begins { record.marked() } else { *record });
-        others.tags.push(1 << 32 | u64::from(course.group));
+    let mut used = course.used;
+    let places = looked.lines[..count].iter().zip(&looked.lines[AHEAD..]);
+    let weighed = looked.records[..count].iter().zip(&looked.weights);
+    for ((line, later), (record, weight)) in places.zip(weighed) {
+        simd::prefetch_behind(&lines[0], *later as usize * size_of::<Line>());
+        used += usize::from(add(*line as usize, lines, *record, *weight, masks));
     }
     course.used = used;
 }

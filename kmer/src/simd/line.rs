@@ -25,7 +25,7 @@ pub(super) fn masks_avx512(line: &Line, first: u64, second: u64) -> Masks {
 #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
 pub(super) fn masks_avx2(line: &Line, first: u64, second: u64) -> Masks {
     let mut masks = Masks::default();
-    for (at, half) in line.0.as_chunks::<4>().0.iter().enumerate() {
+    for (at, half) in line.0.as_chunks::<8>().0.iter().enumerate() {
         #[allow(unsafe_code, reason = "the corner for SIMD")]
         // SAFETY: four words are 32 bytes, as many as are read; the load asks for no alignment.
         let words = unsafe { _mm256_loadu_si256(half.as_ptr().cast()) };
@@ -51,7 +51,8 @@ mod tests {
         #[test]
         fn all_copies_see_the_same(words in prop::array::uniform8(0..4u64), halves in 0..4u32, first in 0..4u64, second in 0..4u64) {
             let spread = |word: u64| if halves & 1 == 0 { word } else { word >> 1 << 32 | (word & 1) << 31 };
-            let line = Line(words.map(spread));
+            let halves = words.map(spread).map(|word| [word as u32, (word >> 32) as u32]);
+            let line = Line(*halves.as_flattened().first_chunk().expect("sixteen halves"));
             let (first, second) = (spread(first), spread(second));
             let expected = line.masks(first, second);
             if super::super::has_avx2() {
