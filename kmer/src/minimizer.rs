@@ -2,7 +2,7 @@
 //!
 //! The minimizer of a k-mer is the smallest among its m-mers, and the stripe is some bits of a hash of that. Equal k-mers have equal minimizers,
 //! so all copies of a k-mer meet in one stripe; neighbours share theirs, so long stretches of a read go to one stripe together (super-k-mers).
-//! Of two m-mers the smaller is one that is a *turn* ([`crate::simd::turns`]), and among turns, or if there is none, the one with the smaller hash. Turns
+//! Of two m-mers the smaller is one that is a *turn* (`simd/turns.rs`), and among turns, or if there is none, the one with the smaller hash. Turns
 //! are a tenth to a seventh of all m-mers, lie further apart than chance has it, and so make super-k-mers a sixth longer.
 //! Both hashes are bijections of 2 m bits: who knows the stripe needs only the bits of a minimizer that the stripe does not tell ([`crate::record`]).
 //!
@@ -62,8 +62,21 @@ impl Dealer {
     /// # Panics
     /// When `stripe_bits` is above 16.
     pub fn new(params: Params, stripe_bits: u32, seed: u64) -> Self {
-        assert!(stripe_bits <= 16);
         let m = minimizer_size(params.k());
+        Self { turns: true, ..Self::of_hashes(params, stripe_bits, seed, m) }
+    }
+
+    /// The same by [`OLDER_RULE`], where hashes alone decide, and minimizers of k = 21 have nine bases.
+    ///
+    /// # Panics
+    /// When `stripe_bits` is above 16.
+    pub fn of_older_rule(params: Params, stripe_bits: u32, seed: u64) -> Self {
+        let m = if params.k() == 21 { 9 } else { minimizer_size(params.k()) };
+        Self::of_hashes(params, stripe_bits, seed, m)
+    }
+
+    fn of_hashes(params: Params, stripe_bits: u32, seed: u64, m: u32) -> Self {
+        assert!(stripe_bits <= 16);
         let mask = u32::MAX >> (32 - 2 * m);
         let factor = (seed as u32 ^ 0x9e37_79b1) | 1;
         Self {
@@ -76,14 +89,8 @@ impl Dealer {
             undone: inverse(factor),
             rest_bits: (2 * m).saturating_sub(stripe_bits),
             canonical: params.canonical(),
-            turns: true,
+            turns: false,
         }
-    }
-
-    /// The same by the rule before this one, [`OLDER_RULE`], where hashes alone decide.
-    #[must_use]
-    pub const fn of_older_rule(self) -> Self {
-        Self { turns: false, ..self }
     }
 
     /// The hash by which m-mers are ordered, in the bits of a lane below the highest: a bijection of 2 m bits.
@@ -168,8 +175,8 @@ pub const fn minimizer_size(k: u32) -> u32 {
     match k {
         ..=7 => k.div_ceil(2) + 1,
         8..=17 => 7,
-        18..=20 => 8,
-        21..=30 => 9,
+        18..=21 => 8,
+        22..=30 => 9,
         // So that among 2048 stripes and more a record of k = 31 fits 12 bytes.
         _ => 10,
     }
@@ -251,8 +258,8 @@ mod tests {
         fn minimizers_like_the_oracle(bytes in prop::collection::vec(any::<u8>(), 600), k in 4..=32u32, first in 0..10usize, count in 1..500usize, seed in any::<u64>(), canonical: bool, older: bool) {
             let mut packed = bytes;
             packed.extend([0; PADDING]);
-            let dealer = Dealer::new(Params::new(k, 0).unwrap().with_canonical(canonical), 10, seed);
-            let dealer = if older { dealer.of_older_rule() } else { dealer };
+            let of = if older { Dealer::of_older_rule } else { Dealer::new };
+            let dealer = of(Params::new(k, 0).unwrap().with_canonical(canonical), 10, seed);
             let mut tile = Tile::default();
             dealer.minimizers(&packed, first * 4, count, &mut tile);
             for i in 0..count {
@@ -281,7 +288,8 @@ mod tests {
     fn documented(k: u32, seed: u64, stripe_bits: u32, (canonical, older): (bool, bool), kmer: &[u8]) -> u32 {
         let m = match k {
             31.. => 10,
-            21.. => 9,
+            21 if older => 9,
+            22.. => 9,
             18.. => 8,
             8.. => 7,
             _ => k.div_ceil(2) + 1,
@@ -306,8 +314,7 @@ mod tests {
             bases in prop::collection::vec(0..4u8, 32), k in 4..=32u32, seed: u64, stripe_bits in 0..=16u32, canonical: bool, older: bool,
         ) {
             let params = Params::new(k, 0).unwrap().with_canonical(canonical);
-            let dealer = Dealer::new(params, stripe_bits, seed);
-            let dealer = if older { dealer.of_older_rule() } else { dealer };
+            let dealer = if older { Dealer::of_older_rule } else { Dealer::new }(params, stripe_bits, seed);
             let mut packed: Vec<u8> = bases.chunks(4).map(|four| four.iter().fold(0, |byte, base| byte << 2 | base)).collect();
             packed.extend([0; PADDING]);
             let mut tile = Tile::default();
@@ -342,7 +349,7 @@ mod tests {
                 }
                 changes as f64
             };
-            let (found, older) = (changes(dealer), changes(dealer.of_older_rule()));
+            let (found, older) = (changes(dealer), changes(Dealer { turns: false, ..dealer }));
             assert!(
                 found < fewer * older,
                 "k {k}, canonical {canonical}: {found} changes, without turns {older}"

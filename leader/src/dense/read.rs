@@ -108,8 +108,8 @@ impl DenseFile {
                 format!("{} from {}", entry[1], entry[0]),
             ));
         }
-        let dealer = Dealer::new(params, stripe_bits, seed);
-        let dealer = if older.is_some() { dealer.of_older_rule() } else { dealer };
+        let dealing = if older.is_some() { Dealer::of_older_rule } else { Dealer::new };
+        let dealer = dealing(params, stripe_bits, seed);
         Ok(Self { file, path: path.into(), params, stripe_bits, direct, dealer, directory, facts })
     }
 
