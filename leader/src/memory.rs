@@ -193,7 +193,7 @@ fn table_bytes(keys: u64, key_bits: u32) -> u64 {
 /// Units that `job` will have in a segment of these `sizes`: of a stream, which may have as many parcels as there are words for, about so many as its
 /// text takes.
 pub fn units(job: &Job, found: &Found, sizes: &Sizes) -> u64 {
-    let most = job.blocks_to_claim().div_ceil(sizes.unit_blocks);
+    let most = sizes.units(job.blocks_to_claim()).count();
     let parcels = |stream: Stream| found.text / stream.parcel_bytes + job.leaves.len() as u64;
     job.stream.map_or(most, |stream| most.min(parcels(stream)))
 }
@@ -217,7 +217,7 @@ impl Need {
     /// What `job` needs in a segment of these `sizes`, with `toast_index` bytes of indexes in it.
     pub fn of(job: &Job, found: &Found, params: Params, sizes: &Sizes, toast_index: usize) -> Self {
         let units = units(job, found, sizes);
-        let words = 8 * (job.blocks_to_claim().div_ceil(sizes.unit_blocks) + job.stripes() as u64);
+        let words = 8 * (sizes.units(job.blocks_to_claim()).count() + job.stripes() as u64);
         let fixed = Arena::estimate(sizes.chunks, sizes.twice) + Slots::estimate(sizes.slots);
         let records = if job.summed {
             // A byte for each key.

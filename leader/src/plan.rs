@@ -21,6 +21,7 @@ use kmer_worker::job::Job;
 use kmer_worker::shared::Sizes;
 use kmer_worker::trace;
 use relation::{DnaType, ReadOptions, Unhinted};
+use shm_layout::state::Units;
 use std::time::Duration;
 
 /// So many chunks may all be used twice.
@@ -117,8 +118,9 @@ impl Plan {
             _ => "as super-k-mers",
         };
         format!(
-            "{blocks} blocks in units of {}, {} stripes, k-mers {how}, at most {} chunks of {} KiB, vector instructions: {}",
+            "{blocks} blocks in units of {}{}, {} stripes, k-mers {how}, at most {} chunks of {} KiB, vector instructions: {}",
             sizes.unit_blocks,
+            if sizes.ramp > 0 { ", smaller towards the end" } else { "" },
             self.job.stripes(),
             sizes.chunks,
             sizes.chunk_bytes >> 10,
@@ -262,8 +264,8 @@ pub fn plan(args: &AnalysisArgs, given: Option<Source>, resumed: bool) -> Result
         sizes.twice = 0;
     }
     if page {
-        sizes.trace = (job.blocks_to_claim().div_ceil(sizes.unit_blocks) as usize + job.stripes())
-            .min(trace::MAX_EVENTS);
+        sizes.trace =
+            (sizes.units(job.blocks_to_claim()).count() as usize + job.stripes()).min(trace::MAX_EVENTS);
     }
     let need = Need::of(&job, &found, params, &sizes, source.leaves.toast_index.len());
     job.pass_bits = match args.debug.pass_bits {
@@ -367,8 +369,10 @@ fn sizes(
     debug: &DebugArgs,
 ) -> Result<Sizes, Failure> {
     let heap_bytes = job.total_bytes();
+    let asked = unit_blocks.is_some();
     let unit_blocks = unit_blocks.unwrap_or_else(|| units::blocks(job, toast_bytes, workers)).max(1);
-    let units = job.blocks_to_claim().div_ceil(unit_blocks);
+    let ramp = if asked { 0 } else { units::ramp(unit_blocks, workers) };
+    let units = Units { total_blocks: job.blocks_to_claim(), unit_blocks, ramp }.count();
     let chunk_bytes = debug.chunk_bytes.unwrap_or_else(|| chunk_bytes(allowed));
     // Chunks are address space until they are written, so there are enough for the worst case: every k-mer a record of its own, and
     // every key kept.
@@ -384,7 +388,7 @@ fn sizes(
     // Records lie in the first chunks, and are far less than the worst case.
     let twice = chunks.min((wanted / 8).max(FEW_CHUNKS) as usize);
     let slots = usize::from(workers) + 1 + usize::from(job.stream.is_some());
-    Ok(Sizes { unit_blocks, slots, workers: workers.into(), trace: 0, chunk_bytes, chunks, twice })
+    Ok(Sizes { unit_blocks, ramp, slots, workers: workers.into(), trace: 0, chunk_bytes, chunks, twice })
 }
 
 /// Draws the hashes of this run. The result does not depend on it.

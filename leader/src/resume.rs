@@ -187,7 +187,8 @@ impl Taken {
         // For passes that are to come: made like this one, and for a leader that goes on with those what had been typed first.
         plan.command = shared.command()?;
         let place = shared.segment.arena_place()?;
-        plan.sizes.unit_blocks = shared.state.unit_blocks()?;
+        let units = shared.state.units()?;
+        (plan.sizes.unit_blocks, plan.sizes.ramp) = (units.unit_blocks, units.ramp);
         (plan.sizes.chunk_bytes, plan.sizes.chunks) = (place.chunk_bytes, place.chunks);
         plan.sizes.twice = plan.sizes.twice.min(place.chunks);
         // Only the leader counts attempts.

@@ -4,6 +4,7 @@ use crate::memory::{self, Found};
 use kmer::params::Params;
 use kmer_worker::job::Job;
 use relation::BLOCK_SIZE;
+use shm_layout::state::PARTS;
 
 /// Blocks of a unit, when there are enough of them.
 const UNIT_BLOCKS: u64 = 512;
@@ -21,6 +22,14 @@ const KMERS_A_KEY: u64 = 2;
 const MOST_TIMES: u64 = 16;
 /// Where the fullest block has more than so many times the mean of k-mers, a unit may have most of them.
 const MOST_UNEVEN: u64 = 2;
+
+/// Units of fewer blocks are small enough for the end of a scan.
+const RAMP_BLOCKS: u64 = 4 * PARTS;
+
+/// How many units are parted towards the end, so that no worker waits long for the others: one for each worker.
+pub fn ramp(unit_blocks: u64, workers: u16) -> u64 {
+    if unit_blocks < RAMP_BLOCKS { 0 } else { workers.into() }
+}
 
 /// Blocks of a unit of `job`.
 pub fn blocks(job: &Job, toast_bytes: u64, workers: u16) -> u64 {
@@ -60,6 +69,11 @@ pub fn summed(blocks: u64, found: &Found, params: Params, memory: Option<u64>, w
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn large_units_are_parted_towards_the_end() {
+        assert_eq!((ramp(512, 2), ramp(16, 8), ramp(15, 8)), (2, 8, 0));
+    }
 
     #[test]
     fn large_relations_of_short_keys_are_summed() {

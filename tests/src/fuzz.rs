@@ -180,8 +180,16 @@ fn job() -> Job {
 fn base() -> &'static [u8] {
     static BASE: OnceLock<Vec<u8>> = OnceLock::new();
     BASE.get_or_init(|| {
-        let sizes =
-            Sizes { unit_blocks: 1, slots: 2, workers: 1, trace: 2, chunk_bytes: 4096, chunks: 6, twice: 3 };
+        let sizes = Sizes {
+            unit_blocks: 1,
+            ramp: 0,
+            slots: 2,
+            workers: 1,
+            trace: 2,
+            chunk_bytes: 4096,
+            chunks: 6,
+            twice: 3,
+        };
         let given = Given { command: b"/\0kmer-leader\0none\0", ..Given::default() };
         let shared = Shared::create(None, job(), &sizes, &given).expect("a segment");
         let owner = Owner { slot: 0, generation: 1 };

@@ -352,8 +352,16 @@ mod tests {
 
     #[test]
     fn who_is_to_leave_has_not_waited_for_room_in_vain() {
-        let sizes =
-            Sizes { unit_blocks: 1, slots: 2, workers: 1, trace: 0, chunk_bytes: 4096, chunks: 2, twice: 0 };
+        let sizes = Sizes {
+            unit_blocks: 1,
+            ramp: 0,
+            slots: 2,
+            workers: 1,
+            trace: 0,
+            chunk_bytes: 4096,
+            chunks: 2,
+            twice: 0,
+        };
         let shared = Shared::create(None, job(&[("a", 4)]), &sizes, &Given::default()).expect("a segment");
         let owner = shared.slots.start(0).expect("free");
         shared.slots.change(owner, SlotState::Starting, SlotState::Running).expect("a slot");

@@ -26,7 +26,7 @@ use kmer::superkmer::Share;
 use shm_layout::arena::Arena;
 use shm_layout::segment::{Plan, Segment};
 use shm_layout::slots::Slots;
-use shm_layout::state::SharedState;
+use shm_layout::state::{SharedState, Units};
 use shm_layout::tasks::TaskWords;
 use shm_layout::toc::{Area, TocEstimator};
 use shm_layout::words::Task;
@@ -65,6 +65,8 @@ pub const KEY_CARRIED: u64 = 0x4b4d_000d;
 pub struct Sizes {
     /// Blocks of a unit.
     pub unit_blocks: u64,
+    /// How many of the last ones are parted, see [`Units`].
+    pub ramp: u64,
     /// Slots.
     pub slots: usize,
     /// Workers that were asked for.
@@ -77,6 +79,13 @@ pub struct Sizes {
     pub chunks: usize,
     /// How many of them, the first ones, may be used twice.
     pub twice: usize,
+}
+
+impl Sizes {
+    /// How so many blocks are parted into units.
+    pub const fn units(&self, total_blocks: u64) -> Units {
+        Units { total_blocks, unit_blocks: self.unit_blocks, ramp: self.ramp }
+    }
 }
 
 /// What is decided once all units are settled: written by the leader before it opens the drain, read by workers after.
@@ -171,8 +180,8 @@ impl Shared {
     pub fn create(dir: Option<&Path>, job: Job, sizes: &Sizes, given: &Given<'_>) -> Result<Self, WorkError> {
         let Given { toast_index, command, carried } = *given;
         let encoded = job.encode()?;
-        let total_blocks = job.blocks_to_claim();
-        let units = total_blocks.div_ceil(sizes.unit_blocks) as usize;
+        let parted = sizes.units(job.blocks_to_claim());
+        let units = parted.count() as usize;
         let stripes = job.stripes();
         let mut toc = TocEstimator::default();
         toc.estimate(SharedState::estimate())
@@ -200,7 +209,7 @@ impl Shared {
 
         let toc = segment.toc()?;
         let state = toc.allocate(KEY_STATE, SharedState::estimate())?;
-        let state = SharedState::create_in(&segment, state, total_blocks, sizes.unit_blocks, sizes.workers)?;
+        let state = SharedState::create_in(&segment, state, parted, sizes.workers)?;
         let area = toc.allocate(KEY_JOB, encoded.len())?;
         segment.map().write(area.offset, &encoded)?;
         let slots = Slots::attach(&segment, toc.allocate(KEY_SLOTS, Slots::estimate(sizes.slots))?)?;
@@ -299,14 +308,15 @@ impl Shared {
 
     /// The numbers in the segment must fit each other before anything is computed from them (I6).
     fn check(&self) -> Result<(), WorkError> {
-        let (blocks, unit_blocks) = (self.state.total_blocks()?, self.state.unit_blocks()?);
+        let units = self.state.units()?;
+        let (blocks, unit_blocks) = (units.total_blocks, units.unit_blocks);
         let (slots, feeders) = (self.slots.len(), usize::from(self.job.stream.is_some()));
         let fits = self.job.stripe_bits <= 16
             && method::suits(&self.job, self.job.params()?)
             && slots > feeders
             && slots <= usize::from(u16::MAX)
             && self.stripes.len() == self.job.stripes()
-            && self.units.len() as u64 == blocks.div_ceil(unit_blocks)
+            && self.units.len() as u64 == units.count()
             && self.job.part_bits.saturating_add(self.job.pass_bits) <= self.job.stripe_bits
             && self.job.pass < 1 << self.job.pass_bits
             && (self.job.part_bits == 0 || unit_blocks == 1)
@@ -327,9 +337,8 @@ impl Shared {
         if self.job.part_bits > 0 {
             return Ok((self.job.first_block() + (unit as u64 >> self.job.part_bits), 1));
         }
-        let (total, size) = (self.state.total_blocks()?, self.state.unit_blocks()?);
-        let first = unit as u64 * size;
-        Ok((self.job.first_block() + first, size.min(total.saturating_sub(first))))
+        let blocks = self.state.units()?.blocks(unit as u64);
+        Ok((self.job.first_block() + blocks.start, blocks.end - blocks.start))
     }
 
     /// The parcel that a unit takes, if there is a stream.

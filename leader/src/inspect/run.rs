@@ -94,7 +94,7 @@ fn shared_state(shared: &Shared) -> Result<Part, Failure> {
     part.field("mutex", holder, "FixedParallelState.mutex");
     part.field("next_block", state.next_block()?, "phs_nallocated");
     part.field("total_blocks", state.total_blocks()?, "phs_nblocks");
-    part.field("blocks of a unit", state.unit_blocks()?, "phsw_chunk_size");
+    part.field("blocks of a unit", state.units()?.unit_blocks, "phsw_chunk_size");
     part.field("next_stripe", state.stripes_handed_out()?, "ParallelHashJoinState.distributor");
     part.field("phase", format!("{:?}", state.phase()?), "Barrier.phase");
     part.field("all_processed", state.all_processed()?, "(phs_nallocated >= phs_nblocks)");

@@ -30,8 +30,8 @@ impl SharedState {
     }
 
     fn claim_in_order(&self, units: &TaskWords, owner: Owner) -> Result<Option<(usize, Claim)>> {
-        let (unit_blocks, total) = (self.unit_blocks()?, self.total_blocks()?);
-        if self.next_block()? >= total {
+        let parted = self.units()?;
+        if self.next_block()? >= parted.total_blocks {
             return Ok(None);
         }
         let _guard = if RECOVERS {
@@ -43,19 +43,19 @@ impl SharedState {
         at(Point::ClaimLocked)?;
         loop {
             let block = self.next_block()?;
-            if block >= total {
+            if block >= parted.total_blocks {
                 return Ok(None);
             }
-            let unit = (block / unit_blocks) as usize;
-            let claim = units.claim(unit, owner)?;
+            let unit = parted.of_block(block);
+            let claim = units.claim(unit as usize, owner)?;
             if claim.is_some() {
                 at(Point::ClaimTaken)?;
             }
             // Only now the hint: a death before this line leaves the unit named and the hint behind it.
-            self.set(NEXT_BLOCK, ((unit as u64 + 1) * unit_blocks).min(total))?;
+            self.set(NEXT_BLOCK, parted.blocks(unit).end)?;
             if let Some(claim) = claim {
                 at(Point::ClaimMoved)?;
-                return Ok(Some((unit, claim)));
+                return Ok(Some((unit as usize, claim)));
             }
         }
     }

@@ -16,6 +16,7 @@
 //! 128     4      bytes of error_message    first failing worker, under the mutex
 //! 136     8      recoveries                leader, after each: whoever found no room may find some now
 //! 144     8      looks                     leader, each time that it has looked for deaths: whoever found no room knows when none is to come
+//! 152     8      whole units of the ramp   leader, before publication
 //! 192     1024   error_message             as above
 //! ```
 //!
@@ -34,10 +35,12 @@ use std::time::Duration;
 mod claim;
 mod error;
 mod phase;
+mod units;
 
 pub use error::SharedError;
 pub(crate) use error::{cut, printable};
 pub use phase::Phase;
+pub use units::{PARTS, Units};
 
 /// How long a claimer waits for the mutex.
 const LOCK_LIMIT: Duration = Duration::from_millis(100);
@@ -54,6 +57,7 @@ const WORKERS_LAUNCHED: usize = 120;
 const ERROR_LEN: usize = 128;
 const RECOVERIES: usize = 136;
 const LOOKS: usize = 144;
+const RAMP: usize = 152;
 const ERROR_TEXT: usize = 192;
 /// Longest error message in bytes; a longer one is cut at a character border.
 pub const ERROR_BYTES: usize = 1024;
@@ -76,20 +80,15 @@ impl SharedState {
     ///
     /// # Errors
     /// [`Error::OutOfBounds`] when the area is too small; [`Error::Lock`].
-    pub fn create_in(
-        segment: &Arc<Segment>,
-        area: Area,
-        total_blocks: u64,
-        unit_blocks: u64,
-        workers: u64,
-    ) -> Result<Self> {
+    pub fn create_in(segment: &Arc<Segment>, area: Area, units: Units, workers: u64) -> Result<Self> {
         let at = Self::checked(segment, area)?;
         let mutex = segment.map().address(at, MUTEX_BYTES)?;
         // SAFETY: aligned (TOC chunks are), of MUTEX_BYTES, and nobody reads the segment before it is published.
         let mutex = unsafe { RobustMutex::create_in(mutex, std::ptr::null_mut()) }?;
         let state = Self { segment: Arc::clone(segment), at, mutex };
-        state.set(TOTAL_BLOCKS, total_blocks)?;
-        state.set(UNIT_BLOCKS, unit_blocks)?;
+        state.set(TOTAL_BLOCKS, units.total_blocks)?;
+        state.set(UNIT_BLOCKS, units.unit_blocks)?;
+        state.set(RAMP, units.ramp)?;
         state.set(WORKERS_ASKED, workers)?;
         state.half(PHASE)?.store(Phase::Scan as u32, Ordering::Release);
         Ok(state)
@@ -106,7 +105,7 @@ impl SharedState {
         let mutex = unsafe { RobustMutex::attach(mutex, std::ptr::null_mut()) };
         let state = Self { segment: Arc::clone(segment), at, mutex };
         state.phase()?;
-        if state.unit_blocks()? == 0 {
+        if state.units()?.unit_blocks == 0 {
             return Err(state.damaged("blocks of a unit", "at least 1", 0));
         }
         Ok(state)
@@ -118,7 +117,7 @@ impl SharedState {
     /// [`Error::OutOfBounds`] when the area is too small.
     pub fn constants(segment: &Segment, area: Area) -> Result<Vec<u8>> {
         let (at, mut bytes) = (Self::checked(segment, area)?, Vec::new());
-        for field in [TOTAL_BLOCKS, UNIT_BLOCKS, WORKERS_ASKED] {
+        for field in [TOTAL_BLOCKS, UNIT_BLOCKS, RAMP, WORKERS_ASKED] {
             segment.map().read_to_vec(at + field, 8, &mut bytes)?;
         }
         Ok(bytes)
@@ -187,12 +186,16 @@ impl SharedState {
         self.get(TOTAL_BLOCKS)
     }
 
-    /// Blocks of a unit.
+    /// How blocks are parted into units.
     ///
     /// # Errors
     /// None for an attached state.
-    pub fn unit_blocks(&self) -> Result<u64> {
-        self.get(UNIT_BLOCKS)
+    pub fn units(&self) -> Result<Units> {
+        Ok(Units {
+            total_blocks: self.total_blocks()?,
+            unit_blocks: self.get(UNIT_BLOCKS)?,
+            ramp: self.get(RAMP)?,
+        })
     }
 
     /// The next block that nobody claimed yet, for progress; units that came back lie before it.
@@ -289,8 +292,12 @@ mod tests {
     use crate::toc::TocEstimator;
     use crate::words::{Owner, Task};
 
-    fn state(total: u64, unit: u64) -> (SharedState, TaskWords) {
-        let units = total.div_ceil(unit) as usize;
+    fn state(total_blocks: u64, unit_blocks: u64) -> (SharedState, TaskWords) {
+        parted(Units { total_blocks, unit_blocks, ramp: 0 })
+    }
+
+    fn parted(parted: Units) -> (SharedState, TaskWords) {
+        let units = parted.count() as usize;
         let mut toc = TocEstimator::default();
         toc.estimate(SharedState::estimate()).estimate(TaskWords::estimate(units));
         let plan = Plan { toc_bytes: toc.total(), chunk_bytes: 4096, chunks: 1, build: 7 };
@@ -298,7 +305,7 @@ mod tests {
         let toc = segment.toc().expect("a table");
         let area = toc.allocate(1, SharedState::estimate()).expect("estimated");
         let words = toc.allocate(2, TaskWords::estimate(units)).expect("estimated");
-        let state = SharedState::create_in(&segment, area, total, unit, 2).expect("estimated");
+        let state = SharedState::create_in(&segment, area, parted, 2).expect("estimated");
         (state, TaskWords::create_in(&segment, words, units).expect("estimated"))
     }
 
@@ -314,6 +321,19 @@ mod tests {
         }
         assert_eq!(seen, [0, 1, 2]);
         assert_eq!(state.next_block().expect("mapped"), 10);
+    }
+
+    #[test]
+    fn units_of_a_ramp_are_claimed_in_order_and_once() {
+        let (state, units) = parted(Units { total_blocks: 50, unit_blocks: 8, ramp: 2 });
+        let mut starts = Vec::new();
+        while let Some((unit, _claim)) = state.claim_unit(&units, A).expect("sound") {
+            assert_eq!(unit, starts.len());
+            starts.push(state.units().expect("mapped").blocks(unit as u64).start);
+            let end = state.units().expect("mapped").blocks(unit as u64).end;
+            assert_eq!(state.next_block().expect("mapped"), end);
+        }
+        assert_eq!(starts, [0, 8, 16, 24, 32, 34, 36, 38, 40, 42, 44, 46, 48]);
     }
 
     #[test]
