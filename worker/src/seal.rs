@@ -5,7 +5,7 @@
 //! | sizes in the header, table of contents | other places: found by their checks, or not |
 //! | the job, the TOAST indexes | another question, other hashes, other rows |
 //! | the command line | another question of a leader that resumes |
-//! | blocks, blocks of a unit, workers asked for | units left out |
+//! | blocks, blocks of a unit, units of the ramp, workers asked for | units left out |
 //!
 //! The creator writes it before it publishes; everybody who attaches compares. Words that change during a run are not in it: they are checked
 //! where they are used, and what they lead to has digests of its own ([`crate::spool`], [`crate::drain`], [`crate::shared::DrainOrder`]). It is
