@@ -5,6 +5,9 @@
 //! ([`copies`]), and the loads and stores of lanes in a slice of as many.
 
 #[cfg(target_arch = "x86_64")]
+use std::sync::LazyLock;
+
+#[cfg(target_arch = "x86_64")]
 mod eight;
 mod hashes;
 mod keys;
@@ -27,25 +30,34 @@ pub(crate) use windows::{
     put_windows,
 };
 
-/// True when the processor has what the AVX2 copies ask for.
+/// Whether the processor has what the copies for AVX2 ask for, and whether what those for AVX-512 do; asked once, since every tile wants to know.
 #[cfg(target_arch = "x86_64")]
-fn has_avx2() -> bool {
-    is_x86_feature_detected!("avx2")
+static HAS: LazyLock<(bool, bool)> = LazyLock::new(|| {
+    let avx2 = is_x86_feature_detected!("avx2")
         && is_x86_feature_detected!("bmi1")
         && is_x86_feature_detected!("bmi2")
         && is_x86_feature_detected!("lzcnt")
-        && is_x86_feature_detected!("popcnt")
+        && is_x86_feature_detected!("popcnt");
+    let avx512 = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512cd")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl");
+    (avx2, avx2 && avx512)
+});
+
+/// True when the processor has what the AVX2 copies ask for.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn has_avx2() -> bool {
+    HAS.0
 }
 
 /// True when the processor has what the AVX-512 copies ask for.
 #[cfg(target_arch = "x86_64")]
+#[inline]
 fn has_avx512() -> bool {
-    has_avx2()
-        && is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512cd")
-        && is_x86_feature_detected!("avx512dq")
-        && is_x86_feature_detected!("avx512vl")
+    HAS.1
 }
 
 /// Which copy of the loops this processor runs.
