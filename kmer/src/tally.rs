@@ -289,7 +289,9 @@ mod tests {
         for row in rows.iter().filter(|row| row.len() == 1) {
             *want.entry(named(&record(row[0], false))).or_default() += 1;
         }
+        let used = tally.used;
         let (records, tags) = tally.distinct();
+        assert_eq!(used, records.len());
         let groups: Vec<u32> = tags.iter().map(|t| *t as u32).collect();
         assert_eq!(groups, (1..=records.len() as u32).collect::<Vec<_>>());
         let got: BTreeMap<String, u32> =

@@ -225,7 +225,7 @@ mod tests {
         for home in [7 << 17, 0] {
             let mut table = WeightCounter::new(1, 20);
             assert!(table.reset(0));
-            let keys: Vec<u32> = (0..40).map(|key| home | key * 2909).collect();
+            let keys: Vec<u32> = (0..40).map(|key| home | (key * 2909)).collect();
             let tags: Vec<u64> = (0..40).map(|count| (count * 37 % 300 + 1) << 32).collect();
             assert!(table.add_batch(&keys, &tags).is_some());
             assert_eq!(table.places(), 64, "it did not grow");
