@@ -216,10 +216,11 @@ impl<R: Record> Looked<R> {
         }
     }
 
-    /// Gives the first `count` records without weight to the others.
+    /// Gives those of the first `count` records that have no weight to the others. True when they are not all.
     #[inline(always)]
-    fn part(&self, count: usize, group: &mut u32, others: &mut Others<R>) {
+    fn part(&self, count: usize, group: &mut u32, others: &mut Others<R>) -> bool {
         const AT_A_TIME: usize = 16;
+        let before = others.records.len();
         for (at, weights) in (0..).step_by(AT_A_TIME).zip(self.weights[..count].chunks(AT_A_TIME)) {
             // Mostly it is none of them.
             if weights.iter().sum::<u32>() as usize == weights.len() {
@@ -232,6 +233,7 @@ impl<R: Record> Looked<R> {
                 others.tags.push(1 << 32 | u64::from(*group));
             }
         }
+        others.records.len() - before < count
     }
 }
 
@@ -244,7 +246,10 @@ pub(crate) fn sort_out_any<R: Places>(
     let Stride { bytes, records, occurrences, hash, lines, looked, others, course } = stride;
     let count = records.len();
     looked.look(&bytes[records.start * R::WIDTH.bytes()..], count, occurrences, hash);
-    looked.part(count, &mut course.group, others);
+    if !looked.part(count, &mut course.group, others) {
+        // As where rows are whole genomes.
+        return;
+    }
     for line in &looked.lines[..AHEAD] {
         simd::prefetch_behind(&lines[0], *line as usize * size_of::<Line>());
     }
