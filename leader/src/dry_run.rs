@@ -85,7 +85,7 @@ fn tables(plan: &Plan) -> Option<u64> {
 }
 
 impl Need {
-    /// Bytes that the segment takes at its fullest, in a run of so many passes; without tables.
+    /// Bytes that the segment takes at its fullest, in a run of so many passes; without tables and other results.
     pub fn segment(&self, passes: u64) -> u64 {
         self.control + self.unit_bytes + self.records / passes
     }

@@ -203,6 +203,8 @@ pub fn units(job: &Job, found: &Found, sizes: &Sizes) -> u64 {
 pub struct Need {
     /// Bytes of all records, over all passes.
     pub records: u64,
+    /// Bytes of the pages in which results of stripes begin, over all passes: nothing where all is kept, since they are written over records then.
+    pub results: u64,
     /// Bytes of all tables if no k-mer of super-k-mers came twice.
     pub tables: u64,
     /// Units, see [`units`].
@@ -234,7 +236,8 @@ impl Need {
         let tables = if job.direct { 0 } else { table_bytes(found.kmers, params.key_bits()) };
         let each = job.stripes() as u64 * INDEX_BYTES + PAGE;
         let control = words + toast_index as u64 + fixed as u64 + FRAME;
-        Self { records, tables, units, unit_bytes: units * each, control }
+        let results = if sizes.twice > 0 { 0 } else { job.stripes() as u64 * PAGE };
+        Self { records, results, tables, units, unit_bytes: units * each, control }
     }
 
     /// Bytes of chunks that all passes fill together. Where every k-mer is kept (`all`) the tables are written over the records. They are taken to be as much as these
@@ -270,7 +273,7 @@ pub fn pass_bits(job: &Job, need: &Need, all: bool, sizes: &Sizes, room: &Room) 
     // Chunks are filled to the half at the end of a unit, and the tables want their part.
     let usable = (arena / 8 * 7).saturating_sub(need.units * sizes.chunk_bytes as u64 + need.unit_bytes);
     let by_arena = within(need.in_arena(all, job.part_bits > 0), usable);
-    let by_room = within(need.records, room.for_records(need));
+    let by_room = within(need.records + need.results, room.for_records(need));
     if by_room > most {
         return Err(room.too_small(need, 1 << most));
     }

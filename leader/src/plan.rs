@@ -276,7 +276,7 @@ pub fn plan(args: &AnalysisArgs, given: Option<Source>, resumed: bool) -> Result
         None if job.reads_stdin() => 0,
         None => memory::pass_bits(&job, &need, all_kept, &sizes, &room)?,
     };
-    let crowded = need.records > room.for_records(&need);
+    let crowded = need.records + need.results > room.for_records(&need);
     if job.pass_bits > 0 && job.reads_stdin() {
         let text = format!("expected one pass over standard input, found {} passes", 1 << job.pass_bits);
         return Err(Failure::error(text).hint("count a file: it can be read again"));

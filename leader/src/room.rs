@@ -84,7 +84,7 @@ impl Room {
 
     /// Says that there is not enough, however many passes are taken.
     pub fn too_small(&self, need: &Need, passes: u64) -> Failure {
-        let wanted = need.segment(passes);
+        let wanted = need.segment(passes) + need.results / passes;
         let free = bytes(self.free.unwrap_or(0));
         let text = format!(
             "no room in {:?}: expected about {} for the segment, found {free} free of {}",
@@ -107,7 +107,8 @@ impl Room {
 
     /// What a user should know who has to wait for several passes because of it.
     pub fn note(&self, need: &Need, passes: u64) -> String {
-        let (path, free, wanted) = (self.path(), bytes(self.free.unwrap_or(0)), bytes(need.segment(1)));
+        let (path, free, wanted) =
+            (self.path(), bytes(self.free.unwrap_or(0)), bytes(need.segment(1) + need.results));
         let way = if self.dir.is_none() { "; --segment-dir DIR takes one" } else { "" };
         format!("{path:?} has {free} free, and one pass needs about {wanted}: up to {passes} passes{way}")
     }

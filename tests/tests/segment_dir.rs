@@ -258,6 +258,11 @@ fn shared_memory_that_is_too_small_is_found_before_the_start() {
     assert!(ended.stderr.contains("\"/dev/shm\" has 800 KiB free, and one pass needs about "), "{ended}");
     assert!(ended.stderr.contains("--segment-dir DIR takes one"), "{ended}");
     assert!(ended.stdout == peace.stdout, "{ended}other bytes");
+    // Every stripe's result begins a page, which is as much here as the records.
+    for size in ["500k", "900k", "1100k", "1500k"] {
+        let Some(ended) = run(size, words, &reads) else { return };
+        assert!(ended.exits(0).stdout == peace.stdout, "{size}: other bytes");
+    }
     // So little that no number of passes helps: nothing is begun, neither a worker nor an output.
     for words in ["-k 21 -j 2 -o none", "-k 21 -j 2 --dry-run"] {
         let Some(ended) = run("64k", words, &relation().0.path()) else { return };
