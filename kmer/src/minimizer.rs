@@ -16,7 +16,7 @@ use crate::record::Form;
 use crate::simd::{self, Turns};
 
 /// Which rule deals k-mers out to stripes: a digit that is another one whenever a k-mer may get into another stripe than before. Leader and workers agree
-/// on it, and dense files can be read as long as it is theirs.
+/// on it, and dense files can be read as long as theirs is this one or the one before.
 pub const RULE: u8 = b'5';
 /// The rule before: [`Dealer::of_older_rule`].
 pub const OLDER_RULE: u8 = b'4';
@@ -212,7 +212,7 @@ impl Dealer {
         // The m-mers of the last windows reach on; they are computed in whole groups of eight.
         let mmers = (count + self.window() - 1).next_multiple_of(8);
         let bytes = &packed[first / 4..first / 4 + mmers / 4 + 8];
-        let no_turns = tile.turns.find(self, &bytes[..mmers / 4 + 8]);
+        let no_turns = tile.turns.find(self, bytes);
         simd::minimizers(self, bytes, no_turns, &mut tile.minima);
     }
 }

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! All k-mers of a super-k-mer have its minimizer in them, so at most w - 1 bases are left and right of it. What the stripe tells of the minimizer is not
-//! stored: a record of k = 21 takes 8 bytes among 2048 stripes, where its bases alone would be up to 66 bits. [`Form::width`] is the narrowest
+//! stored: a record of k = 21 takes 8 bytes among 2048 stripes, where its bases alone would be up to 68 bits. [`Form::width`] is the narrowest
 //! width that holds all records of a run. In memory the number is little endian. Two super-k-mers of a stripe are equal exactly when their numbers
 //! are, but for bit 0, so a super-k-mer is looked up as a number; only different ones are spelled out ([`crate::spelled`]).
 

@@ -7,12 +7,13 @@
 //! turn       an m-mer that begins at i with falls(i + 1) and not falls(i); where k-mers are canonical, one with one of both
 //! ```
 //!
-//! Falling less rising halves is a wave that is laid over the bases: of what it is a sample, it lets pass those waves that have about m bases, so that it
-//! changes its sign from one direction to the other about every m bases. A wave whose weights are sines makes the turns a decycling set of least
+//! The first half less the second is a wave laid over the bases, by which those changes of the sequence come out that have about m bases to them. So the sum
+//! becomes positive about every m bases, and more evenly than chance has it. A wave whose weights are sines makes the turns a decycling set of least
 //! size (J. Mykkeltveit, A proof of Golomb's conjecture for the de Bruijn graph, 1972): no long sequence is without one. That such sets make good minimizers
 //! was found by D. Pellow, L. Pu, B. Ekim, L. Kotlar, B. Berger, R. Shamir and Y. Orenstein (Efficient minimizer orders for large values of k using minimum
-//! decycling sets, 2023). Here the sines are rounded to 1 and 2, which costs nothing measurable: see the log in docs/performance.md. A reverse complement turns
-//! the wave's direction and the numbers of bases, so that it falls where the other strand does, and turns both ways are its turns.
+//! decycling sets, 2023). Here the sines are rounded to 1 and 2, which costs nothing measurable: see the log in docs/performance.md. On the other strand the wave
+//! is read backwards and a base counts 3 less what its complement does: the sums are the same, in the other order. So where k-mers are canonical turns are those
+//! of both ways.
 //!
 //! All positions of a tile are computed side by side, a byte each, by loops that the compiler turns into vectors.
 
