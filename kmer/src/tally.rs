@@ -1,19 +1,21 @@
 //! Finds equal super-k-mers and says how often each came, so that its k-mers are counted once for all of them.
 //!
 //! Reads of the same place share most of their super-k-mers: at 27-fold coverage and half a percent of errors two in three are copies. A row
-//! that has one record in a stripe has all its k-mers of that stripe in that record, so such records may be added up; a row with several
-//! records in the stripe must be taken as it is, since a k-mer of two of them counts once. [`Tally::sort_out`] parts the two.
+//! that has one record in a stripe has all its k-mers of that stripe in that record, so such records may be added up. So may those of a row with several,
+//! if no two have the same minimizer, since a k-mer has the same one wherever it is. Other rows must be taken as they are: a k-mer of two of their records
+//! counts once. [`Tally::sort_out`] parts the two.
 //!
 //! Open addressing over cache lines ([`crate::line`]), as many as it takes, of whose places at most five in eight are in use. The records of a stride are
 //! loaded and hashed side by side, then added up one by one.
 
 use crate::line::{Line, Masks, Places};
-use crate::record::Record;
+use crate::record::{Form, Record, parts};
 use crate::simd;
 use std::ops::Range;
 
 /// Different records of a stripe, each with how often it came.
 pub struct Tally<R> {
+    form: Form,
     lines: Vec<Line>,
     hash: Hash,
     used: usize,
@@ -40,11 +42,11 @@ const MAX_LOAD: (usize, usize) = (5, 8);
 const STRIDE: usize = 1024;
 
 impl<R: Places> Tally<R> {
-    /// An empty tally, whose hash is drawn by `multiplier`.
-    pub fn new(multiplier: u64) -> Self {
+    /// An empty tally of records of this form, whose hash is drawn by `multiplier`.
+    pub fn new(form: Form, multiplier: u64) -> Self {
         let (lines, records, tags) = (Vec::new(), Vec::new(), Vec::new());
         let hash = Hash { multiplier: multiplier | 1, lines: 1 };
-        let mut tally = Self { lines, hash, used: 0, records, tags, told: 0, looked: Box::default() };
+        let mut tally = Self { form, lines, hash, used: 0, records, tags, told: 0, looked: Box::default() };
         tally.reset(0);
         tally
     }
@@ -59,8 +61,8 @@ impl<R: Places> Tally<R> {
         (self.used, self.told) = (0, 0);
     }
 
-    /// Takes the records in `bytes`, all of a stripe in their order: those that are alone in their row are added up here, the others go to
-    /// `others`, which are emptied before. Where occurrences are counted and not rows, all are added up.
+    /// Takes the records in `bytes`, all of a stripe in their order: those that have no k-mer of another record of their row are added up here, the
+    /// others go to `others`, which are emptied before. Where occurrences are counted and not rows, all are added up.
     ///
     /// # Errors
     /// What `bytes` has behind its last whole record, in bytes.
@@ -78,9 +80,9 @@ impl<R: Places> Tally<R> {
             self.make_room();
             course.used = self.used;
             let records = stride..count.min(stride + STRIDE);
-            let (hash, lines, course) = (self.hash, &mut self.lines[..], &mut course);
+            let (form, hash, lines, course) = (self.form, self.hash, &mut self.lines[..], &mut course);
             let looked = &mut *self.looked;
-            simd::sort_out(Stride { bytes, records, occurrences, hash, lines, looked, others, course });
+            simd::sort_out(Stride { bytes, records, occurrences, form, hash, lines, looked, others, course });
             self.used = course.used;
         }
         Ok(())
@@ -171,6 +173,7 @@ pub(crate) struct Stride<'a, R> {
     bytes: &'a [u8],
     records: Range<usize>,
     occurrences: bool,
+    form: Form,
     hash: Hash,
     lines: &'a mut [Line],
     looked: &'a mut Looked<R>,
@@ -216,17 +219,21 @@ impl<R: Record> Looked<R> {
         }
     }
 
-    /// Gives those of the first `count` records that have no weight to the others. True when they are not all.
+    /// Weighs those rows among the first `count` records that have several, but none with the minimizer of another, and gives the records that are left
+    /// without weight to the others. True when these are not all.
     #[inline(always)]
-    fn part(&self, count: usize, group: &mut u32, others: &mut Others<R>) -> bool {
-        const AT_A_TIME: usize = 16;
-        let before = others.records.len();
-        for (at, weights) in (0..).step_by(AT_A_TIME).zip(self.weights[..count].chunks(AT_A_TIME)) {
-            // Mostly it is none of them.
-            if weights.iter().sum::<u32>() as usize == weights.len() {
+    fn part(&mut self, count: usize, form: Form, group: &mut u32, others: &mut Others<R>) -> bool {
+        let (before, mut from) = (others.records.len(), 0);
+        while let Some(first) = self.next_weightless(from, count) {
+            let next = self.begins[first + 1..=count].iter().position(|begins| *begins);
+            from = next.map_or(count, |next| first + 1 + next);
+            let row = first..from;
+            // A row that began before, or goes on, is not seen whole.
+            if self.begins[first] && next.is_some() && have_own_minimizers(&self.records[row.clone()], form) {
+                self.weights[row].fill(1);
                 continue;
             }
-            for i in (at..at + weights.len()).filter(|i| self.weights[*i] == 0) {
+            for i in row {
                 let (record, begins) = (self.records[i], self.begins[i]);
                 *group = group.wrapping_sub(u32::from(begins));
                 others.records.push(if begins { record.marked() } else { record });
@@ -235,6 +242,26 @@ impl<R: Record> Looked<R> {
         }
         others.records.len() - before < count
     }
+
+    /// The first record from `from` on, of `count`, that has no weight.
+    #[inline(always)]
+    fn next_weightless(&self, from: usize, count: usize) -> Option<usize> {
+        const AT_A_TIME: usize = 16;
+        let weights = &self.weights[from..count];
+        // Mostly it is none of them.
+        let all = weights.chunks_exact(AT_A_TIME).take_while(|w| w.iter().sum::<u32>() as usize == AT_A_TIME);
+        let passed = all.count() * AT_A_TIME;
+        weights[passed..].iter().position(|weight| *weight == 0).map(|at| from + passed + at)
+    }
+}
+
+/// Whether each of a row's records in this stripe has another minimizer: then no k-mer is in two of them. Rows with many records are not looked at.
+#[inline(always)]
+fn have_own_minimizers<R: Record>(row: &[R], form: Form) -> bool {
+    const MOST: usize = 16;
+    let rest = |record: &R| parts(form, *record).rest;
+    let is_first = |(i, record): (usize, &R)| row[..i].iter().all(|other| rest(other) != rest(record));
+    row.len() <= MOST && row.iter().enumerate().all(is_first)
 }
 
 /// [`Tally::sort_out`] for a stride, by [`Line::masks`] or instructions for it.
@@ -243,10 +270,10 @@ pub(crate) fn sort_out_any<R: Places>(
     stride: Stride<'_, R>,
     masks: impl Fn(&Line, u64, u64) -> Masks + Copy,
 ) {
-    let Stride { bytes, records, occurrences, hash, lines, looked, others, course } = stride;
+    let Stride { bytes, records, occurrences, form, hash, lines, looked, others, course } = stride;
     let count = records.len();
     looked.look(&bytes[records.start * R::WIDTH.bytes()..], count, occurrences, hash);
-    if !looked.part(count, &mut course.group, others) {
+    if !looked.part(count, form, &mut course.group, others) {
         // As where rows are whole genomes.
         return;
     }
@@ -266,9 +293,11 @@ pub(crate) fn sort_out_any<R: Places>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::minimizer::Dealer;
+    use crate::params::Params;
     use crate::record::{Eight, Six, Sixteen, Twelve};
     use proptest::prelude::*;
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     /// Kinds that are 64 apart differ in their last bytes only, which wide records have in their second word.
     fn record<R: Record>(kind: usize, marked: bool) -> R {
@@ -279,7 +308,29 @@ mod tests {
         R::load(&bytes)
     }
 
-    fn check<R: Places>(rows: &[Vec<usize>], multiplier: u64) {
+    /// The form of records of that width with 2048 stripes.
+    fn form<R: Record>() -> Form {
+        let k = match R::WIDTH.bytes() {
+            6 => 16,
+            8 => 21,
+            12 => 31,
+            _ => 32,
+        };
+        let form = Dealer::new(Params::new(k, 0).expect("in range"), 11, 7).form();
+        assert_eq!(form.width(), R::WIDTH);
+        form
+    }
+
+    /// Whether the records of a row, of which so many others come before it, may be added up.
+    fn is_weighed<R: Record>(row: &[usize], before: usize) -> bool {
+        let rest = |kind: &usize| parts(form::<R>(), record::<R>(*kind, false)).rest;
+        let rests: BTreeSet<u64> = row.iter().map(rest).collect();
+        let is_in_a_stride = before / STRIDE == (before + row.len() - 1) / STRIDE;
+        row.len() == 1 || row.len() <= 16 && rests.len() == row.len() && is_in_a_stride
+    }
+
+    /// Returns how many rows with several records were added up, and how many were not.
+    fn check<R: Places>(rows: &[Vec<usize>], multiplier: u64) -> (usize, usize) {
         let marked = |row: &Vec<usize>| {
             row.iter().enumerate().map(|(i, kind)| record::<R>(*kind, i == 0)).collect::<Vec<_>>()
         };
@@ -287,12 +338,18 @@ mod tests {
         let size = R::WIDTH.bytes();
         let mut bytes = vec![0; stream.len() * size];
         stream.iter().zip(bytes.chunks_exact_mut(size)).for_each(|(r, b)| r.store(b));
-        let (mut tally, mut others) = (Tally::<R>::new(multiplier), Others::default());
+        let (mut tally, mut others) = (Tally::<R>::new(form::<R>(), multiplier), Others::default());
         assert_eq!(tally.sort_out(&bytes, false, &mut others), Ok(()));
         let named = |record: &R| format!("{record:?}");
+        let (mut weighed, mut several, mut before) = (Vec::new(), Vec::new(), 0);
+        for row in rows {
+            let to = if is_weighed::<R>(row, before) { &mut weighed } else { &mut several };
+            to.push(row);
+            before += row.len();
+        }
         let mut want: BTreeMap<String, u32> = BTreeMap::new();
-        for row in rows.iter().filter(|row| row.len() == 1) {
-            *want.entry(named(&record(row[0], false))).or_default() += 1;
+        for kind in weighed.iter().copied().flatten() {
+            *want.entry(named(&record(*kind, false))).or_default() += 1;
         }
         let used = tally.used;
         let (records, tags) = tally.distinct();
@@ -302,18 +359,31 @@ mod tests {
         let got: BTreeMap<String, u32> =
             records.iter().map(named).zip(tags.iter().map(|t| (t >> 32) as u32)).collect();
         assert_eq!((got.len(), got), (records.len(), want));
-        let several: Vec<&Vec<usize>> = rows.iter().filter(|r| r.len() > 1).collect();
         assert_eq!(others.records, several.iter().flat_map(|r| marked(r)).collect::<Vec<_>>());
         let tags = several
             .iter()
             .enumerate()
             .flat_map(|(i, r)| vec![1 << 32 | u64::from(u32::MAX - 1 - i as u32); r.len()]);
         assert_eq!(others.tags, tags.collect::<Vec<_>>());
+        (weighed.iter().filter(|row| row.len() > 1).count(), several.len())
+    }
+
+    #[test]
+    fn rows_of_several_minimizers_are_added_up_where_they_are_seen_whole() {
+        // Rows of three, of which one in the stride's middle has a kind twice; the last of the first stride goes on in the next. One has too many.
+        let mut rows: Vec<Vec<usize>> = (0..700).map(|i| vec![i % 60, i % 60 + 1, i % 60 + 2]).collect();
+        rows[100][2] = rows[100][0];
+        rows.push((0..17).collect());
+        let (weighed, left) = check::<Twelve>(&rows, 5);
+        assert!(weighed > 500 && left > 2, "{weighed} {left}");
+        check::<Sixteen>(&rows, 5);
+        check::<Eight>(&rows, 5);
+        check::<Six>(&rows, 5);
     }
 
     proptest! {
         #[test]
-        fn rows_of_one_record_are_added_up_and_others_left(
+        fn rows_without_a_minimizer_twice_are_added_up_and_others_left(
             rows in prop::collection::vec(prop::collection::vec(0..200usize, 1..4), 0..2000), multiplier in any::<u64>(),
         ) {
             check::<Six>(&rows, multiplier);
@@ -327,7 +397,7 @@ mod tests {
     #[test]
     fn full_lines_lead_to_the_next_and_tables_grow() {
         fn check<R: Places>() {
-            let (mut tally, mut others) = (Tally::<R>::new(0), Others::default());
+            let (mut tally, mut others) = (Tally::<R>::new(form::<R>(), 0), Others::default());
             tally.hash.multiplier = 0;
             let (kinds, size) = (3000u32, R::WIDTH.bytes());
             let one = |kind: u32| {
@@ -350,6 +420,9 @@ mod tests {
 
     #[test]
     fn a_part_of_a_record_is_an_error() {
-        assert_eq!(Tally::<Eight>::new(1).sort_out(&[0; 11], false, &mut Others::default()), Err(3));
+        assert_eq!(
+            Tally::<Eight>::new(form::<Eight>(), 1).sort_out(&[0; 11], false, &mut Others::default()),
+            Err(3)
+        );
     }
 }

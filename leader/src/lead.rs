@@ -209,7 +209,8 @@ impl<'a> Leader<'a> {
         scan.check_text(&self.shared.job)?;
         let threshold = plan.threshold(scan.sums.rows);
         let scanned = start.elapsed();
-        let order = scan.drain_order(threshold, plan.keeps_all(threshold))?;
+        let drainers = self.shared.worker_slots()?;
+        let order = scan.drain_order(threshold, plan.keeps_all(threshold), drainers)?;
         if phase == Phase::Scan {
             at(Point::CollectEnd)?;
             self.shared.set_drain_order(&order)?;

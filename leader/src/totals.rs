@@ -10,8 +10,9 @@ use shm_layout::arena::NOTHING;
 use shm_layout::hash::image::Image;
 use shm_layout::words::{Owner, Task};
 
-/// A stripe is large that has more than so many times the mean.
-const LARGE: u64 = 2;
+/// A stripe is large that has more than one part in so many of what each drainer gets, if that is between the least and the most of these times the mean.
+const LARGE_PART: u64 = 32;
+const LARGE: (u64, u64) = (2, 16);
 /// The last of the stripes are one part in so many, and at least so many stripes.
 const LAST_PART: usize = 16;
 const LAST_STRIPES: usize = 64;
@@ -109,7 +110,7 @@ impl ScanTotals {
     ///
     /// # Errors
     /// When there are more rows than can be counted.
-    pub fn drain_order(&self, threshold: u64, all: bool) -> Result<DrainOrder, Failure> {
+    pub fn drain_order(&self, threshold: u64, all: bool, drainers: u16) -> Result<DrainOrder, Failure> {
         if self.sums.rows > u64::from(u32::MAX) {
             let text = format!("relation: expected at most {} rows, found {}", u32::MAX, self.sums.rows);
             return Err(Failure::error(text).hint("count parts of it"));
@@ -119,7 +120,7 @@ impl ScanTotals {
             .filter(|(_, totals)| totals.kmers > 0 && (all || totals.rows > threshold))
             .map(|(stripe, _)| stripe)
             .collect();
-        in_drain_order(&mut order, |stripe| self.stripes[stripe as usize].kmers);
+        in_drain_order(&mut order, drainers, |stripe| self.stripes[stripe as usize].kmers);
         Ok(DrainOrder { threshold, all, order })
     }
 }
@@ -134,11 +135,13 @@ impl StripeTotals {
 
 /// Sorts stripes of so many `kmers` each: the large ones first, the fullest of them before the others, so that none is begun late; then by number, which is how
 /// their records lie, so that memory of records is spent from the front and tables can be written over it; of the last of them the fullest first again.
-fn in_drain_order(order: &mut [u32], kmers: impl Fn(u32) -> u64) {
+/// Large ones spend no memory before the others, so only those are that could keep one of the drainers busy after the rest.
+fn in_drain_order(order: &mut [u32], drainers: u16, kmers: impl Fn(u32) -> u64) {
     let fullest_first =
         |stripes: &mut [u32]| stripes.sort_by_key(|stripe| (std::cmp::Reverse(kmers(*stripe)), *stripe));
     let all: u64 = order.iter().map(|stripe| kmers(*stripe)).sum();
-    let most = all / (order.len() as u64).max(1) * LARGE;
+    let mean = all / (order.len() as u64).max(1);
+    let most = (all / u64::from(drainers.max(1)) / LARGE_PART).clamp(mean * LARGE.0, mean * LARGE.1);
     order.sort_by_key(|stripe| (kmers(*stripe) <= most, *stripe));
     let large = order.partition_point(|stripe| kmers(*stripe) > most);
     fullest_first(&mut order[..large]);
@@ -240,4 +243,45 @@ fn equal(what: impl FnOnce() -> String, expected: u64, found: u64) -> Result<(),
         return Ok(());
     }
     Err(WorkError::Conservation { what: what(), expected, found })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Stripes of 100 k-mers, but for two that are five and twenty times as full, and two of the last.
+    fn order(drainers: u16) -> Vec<u32> {
+        let mut order: Vec<u32> = (0..2048).rev().collect();
+        let kmers = |stripe| match stripe {
+            700 => 500,
+            900 => 2000,
+            2045 => 110,
+            2046 => 120,
+            _ => 100,
+        };
+        in_drain_order(&mut order, drainers, kmers);
+        order
+    }
+
+    #[test]
+    fn stripes_lie_in_their_order_but_for_those_that_would_end_late() {
+        let (few, many) = (order(2), order(64));
+        for order in [&few, &many] {
+            let mut all = order.clone();
+            all.sort_unstable();
+            assert!(all.into_iter().eq(0..2048));
+            // One in sixteen are the last, the fullest of them first.
+            assert!(
+                order[2048 - 128..]
+                    .iter()
+                    .copied()
+                    .eq([2046, 2045].into_iter().chain(1920..2045).chain([2047]))
+            );
+        }
+        assert!(
+            few[..2048 - 128].iter().copied().eq([900].into_iter().chain((0..1920).filter(|s| *s != 900)))
+        );
+        let others = (0..1920).filter(|s| ![700, 900].contains(s));
+        assert!(many[..2048 - 128].iter().copied().eq([900, 700].into_iter().chain(others)));
+    }
 }

@@ -4,6 +4,7 @@
 //! must not get a table for a million. Tables grow where that is too little.
 
 use kmer::line::Places;
+use kmer::minimizer::Dealer;
 use kmer::params::Params;
 use kmer::record::Record;
 use kmer::spelled::{Expanded, KeyBits, Speller, expand};
@@ -40,7 +41,7 @@ struct How {
     occurrences: bool,
     occur_bitlen: u32,
     key_bits: u32,
-    /// A record that is alone in its row has no k-mer twice, or one that comes twice counts twice.
+    /// A record that is added up has no k-mer twice, or one that comes twice counts twice.
     weighs: bool,
 }
 
@@ -70,7 +71,7 @@ impl<R: Places, K: Key + KeyBits> Counting<R, K> {
         // Other draws than the minimizers': the same bits there would be the same bits here.
         let draw = |turn: u32| seed.rotate_left(turn).wrapping_mul(0xd1b5_4a32_d192_ed03);
         Self {
-            tally: Tally::new(draw(11)),
+            tally: Tally::new(Dealer::new(params, stripe_bits, seed).form(), draw(11)),
             others: Others { records: Vec::new(), tags: Vec::new() },
             groups: GroupCounter::for_bits(0, draw(23), params.key_bits()),
             weights: WeightCounter::new(draw(23), params.key_bits()),
@@ -242,7 +243,6 @@ fn sum(a: Added, b: Added) -> Added {
 mod tests {
     use super::*;
     use kmer::bases::Bases;
-    use kmer::minimizer::Dealer;
     use kmer::record::{Eight, Six, Twelve};
     use kmer::superkmer::{Share, Splitter};
     use std::collections::BTreeMap;
@@ -357,11 +357,15 @@ mod tests {
     #[test]
     fn counts_like_the_oracle_whether_by_weights_or_by_groups() {
         let params = |k| Params::new(k, 0).expect("as it should be");
-        // Nearly all rows have one k-mer; or all have several records, for lack of other stripes.
-        for (few, count, add) in [(true, 30_000, 0), (false, 2_000, 30)] {
-            let (short, long) = (rows(count, 16 + add), rows(count, 21 + add));
+        // Nearly all rows have one k-mer; or all have several records, for lack of other stripes, of different minimizers, or all of them twice.
+        for (twice, count, add) in [(false, 30_000, 0), (false, 5_000, 30), (true, 2_000, 30)] {
+            let repeated = |rows: Vec<Vec<u8>>| match twice {
+                true => rows.iter().map(|row| row.repeat(2)).collect(),
+                false => rows,
+            };
+            let (short, long) = (repeated(rows(count, 16 + add)), repeated(rows(count, 21 + add)));
             for occurrences in [false, true] {
-                let weighs = few || occurrences;
+                let weighs = !twice || occurrences;
                 assert_eq!(check::<Eight, u32>(&short, params(16), occurrences), weighs);
                 assert_eq!(check::<Twelve, u64>(&long, params(21), occurrences), weighs);
                 let canonical = params(21).with_canonical(true);

@@ -20,6 +20,8 @@ pub const BUCKET: usize = 8;
 const FAR_BITS: (u32, u32) = (3, 4);
 /// Bits of a line's number, at least: 64 places.
 const MIN_LINE_BITS: u32 = 3;
+/// So many bits more may the number of a line have than the keys need, where a place could not hold the rest otherwise.
+const MORE_BITS: u32 = 2;
 /// A table with more than so many places a key is not made larger.
 const ROOMY: usize = 32;
 /// Pairs that are hashed at a time.
@@ -131,7 +133,7 @@ struct TooFar;
 impl WeightCounter {
     /// Whether a table for about `keys` keys of `key_bits` bits has room for the rests of their hashes.
     pub fn suits(keys: usize, key_bits: u32) -> bool {
-        Parting::of(line_bits(keys), key_bits).is_some()
+        Parting::of(line_bits(keys, key_bits), key_bits).is_some()
     }
 
     /// A table for keys of up to `key_bits` bits, 6 to 64, to be [reset](Self::reset). `multiplier` is drawn for each run; its lowest bit is taken as 1.
@@ -146,7 +148,7 @@ impl WeightCounter {
     pub fn reset(&mut self, keys: usize) -> bool {
         self.used = 0;
         self.lines.clear();
-        let line_bits = line_bits(keys);
+        let line_bits = line_bits(keys, self.key_bits);
         let Some(parting) = Parting::of(line_bits, self.key_bits) else { return false };
         self.parting = parting;
         self.lines.resize(1 << line_bits, Line::default());
@@ -380,10 +382,11 @@ impl table::Places for Places<'_> {
     }
 }
 
-/// Bits of the number of a line, where there are about `keys` keys.
-fn line_bits(keys: usize) -> u32 {
+/// Bits of the number of a line, where there are about `keys` keys of `key_bits` bits: so many that a place can hold the rest, if these are not too many.
+fn line_bits(keys: usize, key_bits: u32) -> u32 {
     let places = (keys * MAX_LOAD.1 / MAX_LOAD.0 + 1).next_power_of_two();
-    (places / BUCKET).max(1 << MIN_LINE_BITS).ilog2()
+    let needed = (places / BUCKET).max(1 << MIN_LINE_BITS).ilog2();
+    needed.max((key_bits + FAR_BITS.0).saturating_sub(u32::BITS)).min(needed + MORE_BITS)
 }
 
 /// Of a rest that is not in its home line `home`, which is full, and could not be put there: line, what is kept of it there, and the places.
