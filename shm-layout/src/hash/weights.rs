@@ -519,12 +519,20 @@ mod tests {
     #[test]
     fn only_where_32_bits_hold_the_rest() {
         assert!(WeightCounter::suits(0, 6) && !WeightCounter::suits(0, 5));
-        assert!(WeightCounter::suits(0, 32) && !WeightCounter::suits(0, 33));
-        // 2^13 lines for 30,000 keys; k = 21 has 42 bits, k = 22 44.
-        assert!(WeightCounter::suits(30_000, 42) && !WeightCounter::suits(30_000, 43));
-        assert!(!WeightCounter::suits(30_000, 62) && !WeightCounter::suits(15_000, 42));
+        let suits = |keys| (1..=64).rev().find(|key_bits| WeightCounter::suits(keys, *key_bits));
+        assert_eq!([0, 3_000, 30_000].map(suits), [Some(34), Some(41), Some(44)]);
+        // Of 42 bits, as k = 21 has, 2^13 lines tell enough: as many as 30,000 keys need, twice what 15,000 do.
+        let lines = |keys, key_bits| {
+            let mut counter = WeightCounter::new(3, key_bits);
+            counter.reset(keys).then_some(counter.lines.len())
+        };
+        assert_eq!(
+            [30_000, 15_000, 7_000, 3_000].map(|keys| lines(keys, 42)),
+            [Some(1 << 13), Some(1 << 13), Some(1 << 13), None]
+        );
+        assert_eq!(lines(7_000, 32), Some(1 << 11));
         let mut counter = WeightCounter::new(3, 44);
-        assert!(!counter.reset(30_000) && counter.reset(300_000));
+        assert!(!counter.reset(15_000) && counter.reset(300_000));
     }
 
     #[test]
