@@ -171,9 +171,9 @@ pub struct Job {
     pub batch_bytes: u64,
 }
 
-/// Which build this is: the version, the layout of the job, and how k-mers are dealt out. Leader and workers must agree.
+/// Which build this is: the version, the layout of the job with the order in which stripes are drained, and how k-mers are dealt out. Leader and workers must agree.
 pub fn build_id() -> u64 {
-    let text = concat!(env!("CARGO_PKG_VERSION"), " job 19 dealing ");
+    let text = concat!(env!("CARGO_PKG_VERSION"), " job 20 dealing ");
     text.bytes()
         .chain([RULE])
         .fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
