@@ -25,7 +25,7 @@ pub struct Tally<R> {
     looked: Box<Looked<R>>,
 }
 
-/// Records that must be counted one by one, since their rows have several in the stripe.
+/// Records that must be counted one by one, since others of their rows may have the same k-mers.
 #[derive(Debug, Default, PartialEq)]
 pub struct Others<R> {
     /// The records, marks and all.

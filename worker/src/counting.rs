@@ -59,7 +59,7 @@ struct Seen {
 /// Tables are made for so many at least, and at most for twice as many as a stripe had.
 const LIKELY: usize = 1 << 19;
 
-/// Stripes of which at most one record in so many is of a row with several are counted by weights.
+/// Stripes of which at most one record in so many is not added up are counted by weights.
 const FEW: u64 = 8;
 
 /// k-mers that are expanded at a time: what is needed of them fits the first cache.

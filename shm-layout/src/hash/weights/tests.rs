@@ -134,3 +134,11 @@ fn a_table_that_was_guessed_too_small_grows() {
     let pairs: Vec<_> = (0..100_000u64).map(|key| (key % 70_000, 1)).collect();
     check(&pairs, 32, 0x9e37_79b9_7f4a_7c15, 0);
 }
+
+/// In four times as many lines as there need be, so that four bytes hold the rest.
+#[test]
+fn few_long_keys_are_added_like_by_a_map() {
+    let key = |i: u64| (i % 5000).wrapping_mul(0x5851_f42d_4c95_7f2d) & (u64::MAX >> 22);
+    let pairs: Vec<_> = (0..12_000u64).map(|i| (key(i), i as u32 % 7 + 1)).collect();
+    check(&pairs, 42, 0x9e37_79b9_7f4a_7c15, 5500);
+}
