@@ -44,7 +44,7 @@ pub fn describe(plan: &Plan) -> String {
     let passes = 1u64 << job.pass_bits;
     line("passes", &passes);
     let segment = need.segment(passes);
-    let private = memory::private(workers, job.summed.then_some(plan.params));
+    let private = memory::private(workers, plan.params, job.windows_bits);
     line("segment_bytes", &in_bytes(segment, segment));
     line("process_bytes", &in_bytes(private, private));
     if let Some(most) = tables(plan) {

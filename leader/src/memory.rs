@@ -37,9 +37,10 @@ const FRAME: u64 = 32 << 10;
 /// More passes than these do not help.
 const MAX_PASS_BITS: u32 = 8;
 
-/// Private memory of all processes that work, more or less; `summed`: of keys of these parameters they write sums.
-pub fn private(workers: u16, summed: Option<Params>) -> u64 {
-    summed.map_or(PRIVATE, |params| BESIDE_SUMS + keys::summed_bytes(params)) * u64::from(workers.max(1))
+/// Private memory of all processes that work, more or less; those that write sums of units have room of `windows_bits` for it.
+pub fn private(workers: u16, params: Params, windows_bits: Option<u32>) -> u64 {
+    let each = windows_bits.map_or(PRIVATE, |bits| BESIDE_SUMS + keys::summed_bytes(params, bits));
+    each * u64::from(workers.max(1))
 }
 
 /// What those should know who allow less memory than the processes may take alone, `private`.
@@ -221,7 +222,7 @@ impl Need {
         let units = units(job, found, sizes);
         let words = 8 * (sizes.units(job.blocks_to_claim()).count() + job.stripes() as u64);
         let fixed = Arena::estimate(sizes.chunks, sizes.twice) + Slots::estimate(sizes.slots);
-        let records = if job.summed {
+        let records = if job.is_summed() {
             // A byte for each key.
             units << params.key_bits()
         } else if job.direct && keys::suits(params) {

@@ -112,7 +112,7 @@ impl Plan {
     /// How the work is laid out, in a line.
     pub fn describe(&self) -> String {
         let (blocks, sizes) = (self.job.total_blocks(), &self.sizes);
-        let how = match (self.job.summed, self.job.direct) {
+        let how = match (self.job.is_summed(), self.job.direct) {
             (true, _) => "summed in each unit",
             (_, true) => "counted directly",
             _ => "as super-k-mers",
@@ -195,7 +195,7 @@ pub fn plan(args: &AnalysisArgs, given: Option<Source>, resumed: bool) -> Result
         occurrences,
         row_per_file: args.row_per_file,
         direct: params.key_bits() <= direct::MAX_KEY_BITS,
-        summed: false,
+        windows_bits: None,
         stripe_bits: 0,
         part_bits: 0,
         pass_bits: 0,
@@ -246,16 +246,18 @@ pub fn plan(args: &AnalysisArgs, given: Option<Source>, resumed: bool) -> Result
         // Who takes more than a control group has is killed, so of that less is relied on.
         let memory =
             [args.memory, limits::cgroup_left().map(|left| left / 4 * 3)].into_iter().flatten().min();
-        asked = units::summed(job.total_blocks(), &found, params, memory, workers.workers);
-        job.summed = asked.is_some();
+        let summed = units::summed(job.total_blocks(), &found, params, memory, workers.workers);
+        (asked, job.windows_bits) = summed.unzip();
     }
-    job.summed |= by_keys && args.debug.summed;
-    if job.summed {
+    if by_keys && args.debug.summed {
+        job.windows_bits = job.windows_bits.or(Some(*keys::WINDOWS_BITS.start()));
+    }
+    if job.is_summed() {
         job.stripe_bits = job.stripe_bits.max(keys::least_stripe_bits(params));
     }
-    let private = memory::private(workers.workers, job.summed.then_some(params));
+    let private = memory::private(workers.workers, params, job.windows_bits);
     // What a resumed run has it has: how much memory is left beside it is no matter.
-    let allowed = if resumed { u64::MAX } else { room.allowed(args.memory, private, job.summed) };
+    let allowed = if resumed { u64::MAX } else { room.allowed(args.memory, private, job.is_summed()) };
     if let (Some(stream), Some(memory)) = (&mut job.stream, args.memory) {
         stream.longest = room::of_memory(memory, private) / LONGEST_SHARE;
     }

@@ -163,7 +163,7 @@ impl Taken {
         let new = Job {
             // Drawn, or chosen by what was free on the machine.
             seed: old.seed,
-            summed: old.summed,
+            windows_bits: old.windows_bits,
             stripe_bits: old.stripe_bits,
             part_bits: old.part_bits,
             pass_bits: old.pass_bits,

@@ -78,7 +78,7 @@ fn little_memory_means_several_passes_over_sums() {
     assert!(plain.stdout == summed.stdout, "{plain}{summed}");
 }
 
-/// Without being told to: where a unit has twice as many k-mers as there are keys, and every worker has several units.
+/// Without being told to: where every worker has four units with twice as many k-mers as there are keys.
 #[test]
 fn large_relations_are_summed() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -319,7 +319,7 @@ impl Drainer {
             self.records.clear();
             let place = self.sections.places[at];
             let unit = self.load(shared, stripe, place, summary)?;
-            let add = match (shared.job.summed, keys::suits(self.params)) {
+            let add = match (shared.job.is_summed(), keys::suits(self.params)) {
                 (true, _) => keys::add_summed,
                 (_, true) => keys::add_stripe,
                 _ => direct::add_stripe,

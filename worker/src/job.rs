@@ -143,8 +143,8 @@ pub struct Job {
     pub row_per_file: bool,
     /// True when keys are counted directly, see [`kmer::direct`].
     pub direct: bool,
-    /// Units of sorted keys are written as their sums, see [`kmer::keys`].
-    pub summed: bool,
+    /// Units of sorted keys are written as their sums, and this is the room for windows on the way there: see [`kmer::keys::WINDOWS_BITS`].
+    pub windows_bits: Option<u32>,
     /// There are 2^stripe_bits stripes.
     pub stripe_bits: u32,
     /// 2^part_bits units share their blocks, each with a part of the stripes: for few blocks with long rows.
@@ -173,7 +173,7 @@ pub struct Job {
 
 /// Which build this is: the version, the layout of the job with the order in which stripes are drained, and how k-mers are dealt out. Leader and workers must agree.
 pub fn build_id() -> u64 {
-    let text = concat!(env!("CARGO_PKG_VERSION"), " job 20 dealing ");
+    let text = concat!(env!("CARGO_PKG_VERSION"), " job 21 dealing ");
     text.bytes()
         .chain([RULE])
         .fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
@@ -214,6 +214,11 @@ pub fn path_of(bytes: &[u8]) -> &Path {
 }
 
 impl Job {
+    /// Units of sorted keys are written as their sums, see [`kmer::keys`].
+    pub const fn is_summed(&self) -> bool {
+        self.windows_bits.is_some()
+    }
+
     /// The job as bytes.
     ///
     /// # Errors
@@ -348,7 +353,7 @@ pub(crate) mod tests {
             occurrences: false,
             row_per_file: false,
             direct: false,
-            summed: false,
+            windows_bits: None,
             stripe_bits: 10,
             part_bits: 1,
             pass_bits: 2,

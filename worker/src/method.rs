@@ -22,7 +22,7 @@ pub(crate) enum Method {
 pub(crate) fn suits(job: &Job, params: Params) -> bool {
     let by_keys = by_keys(job, params);
     let least = if by_keys { keys::least_stripe_bits(params) } else { 0 };
-    let sums = !job.summed || job.direct && by_keys;
+    let sums = !job.is_summed() || job.direct && by_keys;
     let direct = (by_keys || params.key_bits() <= direct::MAX_KEY_BITS)
         && (least..=params.key_bits()).contains(&job.stripe_bits);
     sums && (direct || !job.direct)
@@ -30,7 +30,7 @@ pub(crate) fn suits(job: &Job, params: Params) -> bool {
 
 /// Whether a job that counts directly sorts keys.
 fn by_keys(job: &Job, params: Params) -> bool {
-    if job.summed { keys::can_be_summed(params) } else { keys::suits(params) }
+    if job.is_summed() { keys::can_be_summed(params) } else { keys::suits(params) }
 }
 
 impl Method {
@@ -45,7 +45,7 @@ impl Method {
             return Ok(Self::SuperKmers(Box::new(splitter.of_occurrences(job.occurrences))));
         }
         if by_keys(job, params) {
-            let sorter = KeySorter::new(params, job.stripe_bits, job.occurrences, job.summed);
+            let sorter = KeySorter::new(params, job.stripe_bits, job.occurrences, job.windows_bits);
             return Ok(Self::Keys(Box::new(sorter.ok_or_else(refused)?)));
         }
         let counter = DirectCounter::new(params, job.occurrences);

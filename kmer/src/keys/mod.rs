@@ -26,6 +26,7 @@ use crate::simd;
 use crate::superkmer::{LeftOut, Section, Share};
 use buckets::Buckets;
 use row::Row;
+use std::ops::RangeInclusive;
 use sums::Sums;
 
 /// Keys of more bits than this are not sorted this way: with more stripes than 2^8 sections get short, and at k = 13 nothing was gained.
@@ -61,9 +62,13 @@ pub const fn least_stripe_bits(params: Params) -> u32 {
     params.key_bits().saturating_sub(RECORD_BITS)
 }
 
-/// Bytes of memory that a sorter of sums has, and what it writes at a time.
-pub const fn summed_bytes(params: Params) -> u64 {
-    sums::ROOM as u64 + 2 * (1 << params.key_bits())
+/// Bytes of room for windows of k-mers on their way to sums, as a power of two: the least, and enough for a unit with four times as many k-mers as there are
+/// keys of 24 bits.
+pub const WINDOWS_BITS: RangeInclusive<u32> = 25..=26;
+
+/// Bytes of memory that a sorter of sums has, and what it writes at a time; `windows_bits` of [`WINDOWS_BITS`].
+pub const fn summed_bytes(params: Params, windows_bits: u32) -> u64 {
+    (1 << windows_bits) + 2 * (1 << params.key_bits())
 }
 
 /// Sorts; keeps its memory from batch to batch.
@@ -93,17 +98,24 @@ enum Kept {
 }
 
 impl KeySorter {
-    /// A sorter for `2^stripe_bits` stripes; with `occurrences` repeats stay, and with `summed` units are written as sums. `None` when keys of `params` do
-    /// not suit, or stripes are too wide.
-    pub fn new(params: Params, stripe_bits: u32, occurrences: bool, summed: bool) -> Option<Self> {
-        let can = if summed { can_be_summed(params) } else { suits(params) };
+    /// A sorter for `2^stripe_bits` stripes; with `occurrences` repeats stay, and with `windows_bits`, of [`WINDOWS_BITS`], units are written as sums.
+    /// `None` when keys of `params` do not suit, stripes are too wide, or there is too much or too little room.
+    pub fn new(
+        params: Params,
+        stripe_bits: u32,
+        occurrences: bool,
+        windows_bits: Option<u32>,
+    ) -> Option<Self> {
+        let can = match &windows_bits {
+            Some(bits) => can_be_summed(params) && WINDOWS_BITS.contains(bits),
+            None => suits(params),
+        };
         if !can || !(least_stripe_bits(params)..=params.key_bits()).contains(&stripe_bits) {
             return None;
         }
-        let kept = if summed {
-            Kept::Sums(Box::new(Sums::new(params)))
-        } else {
-            Kept::Keys(Buckets::new(stripe_bits, ROOM))
+        let kept = match windows_bits {
+            Some(bits) => Kept::Sums(Box::new(Sums::new(params, bits))),
+            None => Kept::Keys(Buckets::new(stripe_bits, ROOM)),
         };
         Some(Self {
             params,

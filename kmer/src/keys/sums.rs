@@ -20,8 +20,6 @@ use crate::simd::{self, BucketCells, CELLS, Look, WINDOW};
 
 /// Bytes of a count that a cell is too small for.
 const MORE_BYTES: usize = 6;
-/// Bytes of the buckets of windows: the more, the less often a bucket's cells are fetched.
-pub(super) const ROOM: usize = 1 << 25;
 
 /// Counts of all keys.
 pub(super) struct Sums {
@@ -39,12 +37,12 @@ pub(super) struct Sums {
 }
 
 impl Sums {
-    /// Nothing counted yet.
-    pub(super) fn new(params: Params) -> Self {
+    /// Nothing counted yet. The buckets of windows take `2^windows_bits` bytes: the more, the less often a bucket's cells are fetched.
+    pub(super) fn new(params: Params, windows_bits: u32) -> Self {
         Self {
             params,
             look: Box::default(),
-            windows: Buckets::new(simd::bucket_bits(params.k()), ROOM),
+            windows: Buckets::new(simd::bucket_bits(params.k()), 1 << windows_bits),
             bucket: Box::new([[0; CELLS]; WINDOW]),
             cells: vec![0; 1 << (2 * params.k())],
             wrapped: Vec::new(),

@@ -29,7 +29,7 @@ fn counted(
     (stripe_bits, pass_bits, occurrences, summed): (u32, u32, bool, bool),
     piece: usize,
 ) -> BTreeMap<u64, u32> {
-    let mut sorter = KeySorter::new(params, stripe_bits, occurrences, summed).expect("suits");
+    let mut sorter = KeySorter::new(params, stripe_bits, occurrences, summed.then_some(25)).expect("suits");
     let width = 1usize << (params.key_bits() - stripe_bits);
     let mut counts = BTreeMap::new();
     for pass in 0..1 << pass_bits {
@@ -84,7 +84,7 @@ fn summed(rows: &[Vec<&[u8]>], params: Params, occurrences: bool) -> BTreeMap<u6
         }
     }
     let stripe_bits = least_stripe_bits(params);
-    let mut sorter = KeySorter::new(params, stripe_bits, occurrences, true).expect("suits");
+    let mut sorter = KeySorter::new(params, stripe_bits, occurrences, Some(26)).expect("suits");
     sorter.begin_unit(Share::default());
     sorter.add(&bases, |_| Err("there is room")).expect("no batch");
     let mut out = Vec::new();
@@ -235,7 +235,7 @@ fn of_a_unit_that_ended_early_nothing_is_left() {
         bases
     };
     for summed in [false, true] {
-        let mut sorter = KeySorter::new(params, 6, false, summed).expect("suits");
+        let mut sorter = KeySorter::new(params, 6, false, summed.then_some(25)).expect("suits");
         for row in [&b"ACGTTGCATTGACC"[..], b"GGATCTAAGCTCTTA"] {
             sorter.begin_unit(Share::default());
             sorter.add(&bases_of(row), |_| Err("there is room")).expect("no batch");
@@ -261,10 +261,13 @@ fn many_batches_of_one_row_count_each_key_once() {
 #[test]
 fn what_does_not_suit_is_refused() {
     let params = |k, bits| Params::new(k, bits).expect("in range");
-    assert!(KeySorter::new(params(10, 0), 8, false, false).is_none());
-    assert!(KeySorter::new(params(13, 0), 12, false, false).is_none());
-    assert!(KeySorter::new(params(11, 1), 8, false, false).is_none());
-    assert!(KeySorter::new(params(12, 0), 7, false, false).is_none());
+    assert!(KeySorter::new(params(10, 0), 8, false, None).is_none());
+    assert!(KeySorter::new(params(13, 0), 12, false, None).is_none());
+    assert!(KeySorter::new(params(11, 1), 8, false, None).is_none());
+    assert!(KeySorter::new(params(12, 0), 7, false, None).is_none());
+    for bits in [0, 24, 27, u32::MAX] {
+        assert!(KeySorter::new(params(12, 0), 8, false, Some(bits)).is_none());
+    }
 }
 
 #[test]
