@@ -1,7 +1,7 @@
 //! How many blocks a unit has: what a worker claims at a time, and what is lost of its work when it dies.
 
 use crate::memory::{self, Found};
-use kmer::keys::WINDOWS_BITS;
+use kmer::keys::{self, WINDOWS_BITS};
 use kmer::params::Params;
 use kmer_worker::job::Job;
 use relation::BLOCK_SIZE;
@@ -11,6 +11,8 @@ use shm_layout::state::PARTS;
 const UNIT_BLOCKS: u64 = 512;
 /// The same of text, which has a base in a byte at the most.
 const TEXT_UNIT_BLOCKS: u64 = 2048;
+/// So many times as many where k-mers are counted directly: each unit writes a count for every key that it has.
+const DIRECT_TIMES: u64 = 4;
 /// Units that every worker should have at least.
 const LEAST_EACH: u64 = 8;
 /// The same where units are written as sums, which are the less the larger units are.
@@ -39,12 +41,18 @@ pub fn ramp(unit_blocks: u64, workers: u16) -> u64 {
 pub fn blocks(job: &Job, toast_bytes: u64, workers: u16) -> u64 {
     let heap_bytes = job.total_bytes();
     let most = if job.text_bytes() > 0 { TEXT_UNIT_BLOCKS } else { UNIT_BLOCKS };
+    let most = if counts_directly(job) && !job.skip_damaged { DIRECT_TIMES * most } else { most };
     // Blocks that lead to much TOAST, or are whole files, are more work, and every worker should have several units.
     let whole = job.total_blocks() * BLOCK_SIZE as u64;
     let by_toast =
         (u128::from(most) * u128::from(whole) / u128::from(heap_bytes + toast_bytes).max(1)) as u64;
     let by_workers = job.total_blocks() / (u64::from(workers.max(1)) * LEAST_EACH);
     most.min(by_toast).min(by_workers)
+}
+
+/// Whether units write counts of their keys, in whatever order these come: not if they sort them.
+fn counts_directly(job: &Job) -> bool {
+    job.direct && job.params().is_ok_and(|params| !keys::suits(params))
 }
 
 /// Blocks of a unit when all units of a relation of so many `blocks`, whose keys are sorted, are better written as their sums, and the room for windows,

@@ -160,7 +160,7 @@ fn job() -> Job {
         occurrences: false,
         row_per_file: false,
         direct: false,
-        summed: false,
+        windows_bits: None,
         stripe_bits: 1,
         seed: 1,
         verify_checksums: false,

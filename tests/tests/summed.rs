@@ -115,3 +115,27 @@ fn uneven_relations_are_not_summed() {
         assert_eq!(ended.stderr.contains("summed in each unit"), summed, "{ended}");
     }
 }
+
+/// Where k-mers are counted directly a unit writes a count for each key, so units are larger; not where one may be left out.
+#[test]
+fn units_that_are_counted_directly_are_large() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (relation, large) = (imported(dir.path()), dir.path().join("large"));
+    fs::copy(relation.with_extension("schema"), large.with_extension("schema")).expect("copied");
+    // Pages of zeros, which take no room on most disks, so that there are enough.
+    let file = fs::File::create(&large).expect("a file");
+    file.set_len(20_480 * 8192).expect("its length");
+    let units = |options: &str| -> u32 {
+        let planned = engine(&format!("--all -j 1 --dry-run {options}"), &large).run().exits(0);
+        let line = planned.text().lines().find_map(|line| line.strip_prefix("units: "));
+        line.and_then(|units| units.parse().ok()).unwrap_or_else(|| panic!("{planned}"))
+    };
+    // One unit is parted into four at the end.
+    for k in [8, 9, 10] {
+        assert_eq!(units(&format!("-k {k}")), 20_480 / 2048 + 3, "k = {k}");
+        assert_eq!(units(&format!("-k {k} --on-error skip")), 20_480 / 512 + 3, "k = {k}");
+    }
+    for k in [11, 12, 16, 31] {
+        assert_eq!(units(&format!("-k {k}")), 20_480 / 512 + 3, "k = {k}");
+    }
+}
