@@ -50,7 +50,7 @@ pub fn blocks(job: &Job, toast_bytes: u64, workers: u16) -> u64 {
     most.min(by_toast).min(by_workers)
 }
 
-/// Whether units write counts of their keys, in whatever order these come: not if they sort them.
+/// Whether a unit writes a count for each key that it has: not if it sorts them.
 fn counts_directly(job: &Job) -> bool {
     job.direct && job.params().is_ok_and(|params| !keys::suits(params))
 }
