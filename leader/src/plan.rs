@@ -377,8 +377,10 @@ fn sizes(
     let units = Units { total_blocks: job.blocks_to_claim(), unit_blocks, ramp }.count();
     let chunk_bytes = debug.chunk_bytes.unwrap_or_else(|| chunk_bytes(allowed));
     // Chunks are address space until they are written, so there are enough for the worst case: every k-mer a record of its own, and
-    // every key kept.
-    let wanted = (heap_bytes + toast_bytes).saturating_mul(96) / chunk_bytes as u64
+    // every key kept. A unit of sums has a byte for each key, however few k-mers it has: that is less where its blocks are chosen here, and may be more
+    // where they are given.
+    let sums = if job.is_summed() { (units + u64::from(workers)) << (2 * job.k) } else { 0 };
+    let wanted = (heap_bytes + toast_bytes).saturating_mul(96).saturating_add(sums) / chunk_bytes as u64
         + 8 * units
         + 4 * job.stripes() as u64
         + 64;

@@ -9,12 +9,18 @@ use kmer_tests::fault::Small;
 #[test]
 fn deaths_of_workers_and_leaders_change_nothing() {
     let relation = Small::new(41, 300);
-    for (seed, more) in [("1", "--leader -j 8"), ("2", "-j 3"), ("3", "--leader --kill-only -j 2")] {
+    for (seed, more, counted) in [
+        ("1", "--leader -j 8", "-k 21"),
+        ("2", "-j 3", "-k 21"),
+        ("3", "--leader --kill-only -j 2", "-k 21"),
+        // A unit takes a byte for each of a million keys, however small it is.
+        ("4", "--leader -j 3", "-k 10 --summed"),
+    ] {
         let ended = leader()
             .args(["torture", "--kills", "60", "--seed", seed])
             .words(more)
             .arg(relation.path())
-            .words("-- --all -k 21")
+            .words(&format!("-- --all {counted}"))
             .run()
             .exits(0);
         let text = ended.text();
