@@ -118,6 +118,7 @@ mod tests {
         assert_eq!(units(400_000, 2, Some(160 << 20)), Some((8, 50_000, 25)), "more would take more passes");
         assert_eq!(units(400_000, 2, None), Some((40, 10_000, 26)));
         assert_eq!(units(4_000_000, 2, None), Some((104, 38_462, 26)));
+        assert_eq!(units(40_000_000, 2, None).map(|(units, ..)| units), Some(1042));
         let uneven = Found { kmers: 40_000 * 14_000, fullest: 30_000, ..Found::default() };
         assert_eq!(summed(40_000, &uneven, params, None, 2), None, "a part of it has most of the rows");
     }
