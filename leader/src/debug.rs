@@ -21,6 +21,9 @@ pub struct DebugArgs {
     /// Bytes of a chunk of the arena, a multiple of 4096
     #[arg(long, value_name = "N", hide = true, value_parser = chunk_bytes)]
     pub chunk_bytes: Option<usize>,
+    /// Objects over which the segment's chunks are dealt
+    #[arg(long, value_name = "N", hide = true, value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub objects: Option<u8>,
     /// There are 2^N stripes
     #[arg(long, value_name = "N", hide = true, value_parser = clap::value_parser!(u32).range(0..=13))]
     pub stripe_bits: Option<u32>,

@@ -162,6 +162,9 @@ impl<'a> Leader<'a> {
         // A segment that was taken over has the slots that it has; the last one is the leader's own.
         let others = 1 + usize::from(shared.job.stream.is_some());
         rule.workers = rule.workers.min((shared.slots.len() - others) as u16);
+        if rule.workers > 0 {
+            shared.segment.map().read_file();
+        }
         let stdin = shared.job.reads_stdin();
         let launcher = if rule.workers > 0 || stdin {
             let name = shared.segment.name();

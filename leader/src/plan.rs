@@ -21,11 +21,14 @@ use kmer_worker::job::Job;
 use kmer_worker::shared::Sizes;
 use kmer_worker::trace;
 use relation::{DnaType, ReadOptions, Unhinted};
+use shm_layout::segment::MAX_BESIDE;
 use shm_layout::state::Units;
 use std::time::Duration;
 
 /// So many chunks may all be used twice.
 const FEW_CHUNKS: u64 = 1 << 12;
+/// Bytes of records and results from which on a segment has several objects: their pages take hundredths of a second.
+const MUCH: u64 = 64 << 20;
 /// Bytes of a chunk of the arena.
 const CHUNK_BYTES: usize = 64 << 10;
 /// A record of a stream may take this part of the memory: its feeder, the arena and the worker that counts it have a copy each.
@@ -270,6 +273,8 @@ pub fn plan(args: &AnalysisArgs, given: Option<Source>, resumed: bool) -> Result
             (sizes.units(job.blocks_to_claim()).count() as usize + job.stripes()).min(trace::MAX_EVENTS);
     }
     let need = Need::of(&job, &found, params, &sizes, source.leaves.toast_index.len());
+    let objects = args.debug.objects.map_or_else(|| objects(&need, workers.workers), usize::from);
+    sizes.beside = if room.dir.is_none() { objects - 1 } else { 0 };
     job.pass_bits = match args.debug.pass_bits {
         Some(_) if job.direct => 0,
         Some(bits) => bits.min(job.stripe_bits - job.part_bits),
@@ -392,7 +397,12 @@ fn sizes(
     // Records lie in the first chunks, and are far less than the worst case.
     let twice = chunks.min((wanted / 8).max(FEW_CHUNKS) as usize);
     let slots = usize::from(workers) + 1 + usize::from(job.stream.is_some());
-    Ok(Sizes { unit_blocks, ramp, slots, workers: workers.into(), trace: 0, chunk_bytes, chunks, twice })
+    Ok(Sizes { unit_blocks, ramp, slots, workers: workers.into(), trace: 0, chunk_bytes, chunks, twice, beside: 0 })
+}
+
+/// Objects over which a segment's chunks are dealt: one for each worker where there is much to write, and to give back at the end.
+fn objects(need: &Need, workers: u16) -> usize {
+    if need.records + need.results < MUCH { 1 } else { usize::from(workers).clamp(1, MAX_BESIDE + 1) }
 }
 
 /// Draws the hashes of this run. The result does not depend on it.

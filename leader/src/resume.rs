@@ -190,6 +190,7 @@ impl Taken {
         let units = shared.state.units()?;
         (plan.sizes.unit_blocks, plan.sizes.ramp) = (units.unit_blocks, units.ramp);
         (plan.sizes.chunk_bytes, plan.sizes.chunks) = (place.chunk_bytes, place.chunks);
+        plan.sizes.beside = place.beside;
         plan.sizes.twice = plan.sizes.twice.min(place.chunks);
         // Only the leader counts attempts.
         shared.job.max_attempts = plan.job.max_attempts;

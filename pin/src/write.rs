@@ -60,7 +60,7 @@ impl Writer {
         })?;
         let mut toc = TocEstimator::default();
         toc.estimate(bytes).estimate(spec.facts.len()).estimate(HEAD_BYTES);
-        let plan = Plan { toc_bytes: toc.total(), chunk_bytes: 4096, chunks: 0, build: BUILD };
+        let plan = Plan { toc_bytes: toc.total(), chunk_bytes: 4096, chunks: 0, beside: 0, build: BUILD };
         let segment = create(&plan)?;
         let toc = segment.toc()?;
         // From the end of the area on: the buckets are behind everything else.

@@ -41,6 +41,7 @@ macro_rules! points {
 points! {
     CreateHeader "create.header" "leader: the segment has its size and a header without its magic, and no name yet",
     CreateNamed "create.named" "leader: it has its name",
+    CreateBeside "create.beside" "leader: one of the objects beside the first one has its name",
     CreateFilled "create.filled" "leader: every structure is made, the magic is not there yet",
     CreatePublished "create.published" "leader: the segment can be attached to",
     LaunchSlot "launch.slot" "leader: a slot is STARTING, its worker is not started",
@@ -63,6 +64,7 @@ points! {
     DrainOpened "drain.opened" "leader: the drain is open",
     DrainSettled "drain.settled" "leader: all stripes are settled",
     Finished "finished" "leader: the sums agree and the last phase is open",
+    RemoveBeside "remove.beside" "the first object of a segment has no name any more, one beside it has",
     PassBegin "pass.begin" "leader: a pass is over and its k-mers are taken out, the next one's segment is not made",
     PassMade "pass.made" "leader: the next pass's segment is whole, that of the last one is still there",
     PassLeft "pass.left" "leader: the last pass's segment is gone, the next pass is not begun",

@@ -13,8 +13,9 @@
 //! it has it from the start.
 
 use crate::error::{Error, Result};
+use crate::inject::{Point, at};
 use crate::raw::Mapping;
-use crate::segment::{NAME_PREFIX, SHM_DIR, check_object, os};
+use crate::segment::{MAX_BESIDE, NAME_PREFIX, SHM_DIR, check_object, os};
 use memmap2::MmapOptions;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
@@ -101,13 +102,34 @@ pub(crate) fn open_by_name(name: &str, access: OFlag) -> Result<File> {
     fd.map(File::from).map_err(|e| os("open", name, e))
 }
 
-/// Removes the name of a segment; it is no error when there is none.
+/// Removes the name of a segment, and those of its objects beside the first one; it is no error when there is none.
 pub(crate) fn remove(name: &str) -> Result<()> {
+    remove_one(name)?;
+    let others = if is_drawn(name) && !is_path(name) { 1..=MAX_BESIDE } else { 1..=0 };
+    others.map(|i| beside(name, i)).take_while(|name| path_of(name).symlink_metadata().is_ok()).try_for_each(|name| {
+        at(Point::RemoveBeside)?;
+        remove_one(&name)
+    })
+}
+
+fn remove_one(name: &str) -> Result<()> {
     let removed = if is_path(name) { nix::unistd::unlink(name) } else { shm_unlink(name) };
     match removed {
         Ok(()) | Err(Errno::ENOENT) => Ok(()),
         Err(e) => Err(os("remove", name, e)),
     }
+}
+
+/// The name of the object `i`, from 1, beside the first one of the segment `name`.
+pub fn beside(name: &str, i: usize) -> String {
+    format!("{name}.{i}")
+}
+
+/// The name of the segment whose object beside the first one may be called `name`.
+pub(crate) fn first_of(name: &str) -> Option<&str> {
+    let (first, i) = name.rsplit_once('.')?;
+    let is_one = i.parse().is_ok_and(|n: usize| (1..=MAX_BESIDE).contains(&n) && i.len() == 1);
+    (is_one && !is_path(name) && is_drawn(first)).then_some(first)
 }
 
 /// A new object, mapped.
@@ -131,9 +153,7 @@ fn create_in(dir: Option<&Path>, bytes: usize) -> Result<Made> {
     let dir = dir.map(directory).transpose()?;
     let (place, name) = (dir.as_deref().unwrap_or(Path::new(SHM_DIR)), random_name()?);
     let name = dir.as_ref().map_or(name.clone(), |dir| dir.join(name).to_string_lossy().into_owned());
-    let flags = OFlag::O_RDWR | OFlag::O_TMPFILE | OFlag::O_CLOEXEC;
-    if let Ok(fd) = nix::fcntl::open(place, flags, Mode::S_IRUSR | Mode::S_IWUSR) {
-        let file = File::from(fd);
+    if let Some(file) = nameless(place) {
         file.set_len(bytes as u64).map_err(|e| os("create", &name, e))?;
         return Ok(Made { map: map_file(name, file)?, is_named: false });
     }
@@ -141,12 +161,37 @@ fn create_in(dir: Option<&Path>, bytes: usize) -> Result<Made> {
     Ok(Made { map: map?, is_named: true })
 }
 
+/// A new file without a name, of length 0, where the file system knows such files.
+fn nameless(place: &Path) -> Option<File> {
+    let flags = OFlag::O_RDWR | OFlag::O_TMPFILE | OFlag::O_CLOEXEC;
+    nix::fcntl::open(place, flags, Mode::S_IRUSR | Mode::S_IWUSR).ok().map(File::from)
+}
+
+/// Makes the object `i` beside the first one, of `bytes` bytes, gives it its name, and maps it.
+pub(crate) fn create_beside(map: &mut Mapping, i: usize, bytes: usize) -> Result<()> {
+    let name = beside(map.name(), i);
+    let old = umask(Mode::S_IRWXG | Mode::S_IRWXO);
+    let made = match nameless(Path::new(SHM_DIR)) {
+        Some(file) => link(&file, &name).map(|()| file),
+        None => create_named(&name),
+    };
+    umask(old);
+    let file = made?;
+    file.set_len(bytes as u64).map_err(|e| os("create", &name, e))?;
+    let mapped = MmapOptions::new().map_raw(&file).map_err(|e| os("map", &name, e))?;
+    map.add(Some(mapped), file, bytes);
+    Ok(())
+}
+
 /// Gives a new object its name: the link is made in one step, and fails where there is such a name.
 pub(crate) fn give_name(map: &Mapping) -> Result<()> {
-    let Some(file) = map.file() else { return Ok(()) };
+    map.file().map_or(Ok(()), |file| link(file, map.name()))
+}
+
+fn link(file: &File, name: &str) -> Result<()> {
     let open = format!("/proc/self/fd/{}", file.as_raw_fd());
-    linkat(AT_FDCWD, &*open, AT_FDCWD, &path_of(map.name()), AtFlags::AT_SYMLINK_FOLLOW)
-        .map_err(|e| os("name", map.name(), e))
+    linkat(AT_FDCWD, &*open, AT_FDCWD, &path_of(name), AtFlags::AT_SYMLINK_FOLLOW)
+        .map_err(|e| os("name", name, e))
 }
 
 fn create_object(name: String, bytes: usize) -> Result<Mapping> {
@@ -162,15 +207,20 @@ fn create_object(name: String, bytes: usize) -> Result<Mapping> {
 }
 
 fn create_file(name: String, bytes: usize) -> Result<Mapping> {
-    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let made = nix::fcntl::open(&*name, flags, Mode::S_IRUSR | Mode::S_IWUSR);
-    let file = File::from(made.map_err(|e| os("create", &name, e))?);
+    let file = create_named(&name)?;
     let mapped = file.set_len(bytes as u64).map_err(|e| os("create", &name, e));
     let mapped = mapped.and_then(|()| map_file(name.clone(), file));
     if mapped.is_err() {
         let _ = remove(&name);
     }
     mapped
+}
+
+/// A new file with a name, of length 0.
+fn create_named(name: &str) -> Result<File> {
+    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let made = nix::fcntl::open(&path_of(name), flags, Mode::S_IRUSR | Mode::S_IWUSR);
+    made.map(File::from).map_err(|e| os("create", name, e))
 }
 
 fn map_file(name: String, file: File) -> Result<Mapping> {
@@ -208,6 +258,37 @@ pub(crate) fn copy_head(name: &str) -> Result<Mapping> {
     let mut head = vec![0; bytes.min(HEAD_COPIED) as usize];
     file.read_exact_at(&mut head, 0).map_err(|e| os("read", name, e))?;
     Ok(Mapping::copied(name.into(), &head, bytes as usize, file))
+}
+
+/// How a segment is attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// [`attach`].
+    ReadWrite,
+    /// [`attach_to_read`].
+    Read,
+    /// [`copy_head`].
+    Copy,
+}
+
+/// Attaches to the object `i` beside the first one, which is to have `bytes` bytes, after a look at whose it is.
+pub(crate) fn attach_beside(map: &mut Mapping, i: usize, bytes: usize, access: Access) -> Result<()> {
+    let name = beside(map.name(), i);
+    let flags = if access == Access::ReadWrite { OFlag::O_RDWR } else { OFlag::O_RDONLY };
+    let file = open_by_name(&name, flags)?;
+    let found = check_object(&name, &file)?;
+    if found != bytes as u64 {
+        let (expected, found) = (bytes.to_string(), found.to_string());
+        return Err(Error::Damaged { name, what: "size in bytes", expected, found });
+    }
+    let mapped = match access {
+        Access::ReadWrite => Some(MmapOptions::new().map_raw(&file)),
+        Access::Read => Some(MmapOptions::new().map_raw_read_only(&file)),
+        Access::Copy => None,
+    };
+    let mapped = mapped.transpose().map_err(|e| os("map", &name, e))?;
+    map.add(mapped, file, bytes);
+    Ok(())
 }
 
 fn shmem_error(action: &'static str, name: &str, e: ShmemError) -> Error {

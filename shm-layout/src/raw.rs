@@ -10,6 +10,9 @@
 //! What is mapped to be read only is copied with `pread`, so that a segment that becomes shorter under it is an error, and looking at memory that was never
 //! written does not take any.
 //!
+//! A segment may lie in several objects (see [`crate::segment`]). Each is mapped where there is room; offsets count through all of them, and bytes that are asked
+//! for together lie in one.
+//!
 //! A private mapping of heap memory stands in for a segment where shared memory cannot be had (Miri) or is not needed (tests).
 
 use crate::error::{Error, Result};
@@ -35,21 +38,49 @@ enum Backing {
     Heap { words: NonNull<[u64]> },
 }
 
+/// An object beside the first one.
+struct Beside {
+    /// None where bytes are read from the file.
+    map: Option<MmapRaw>,
+    file: File,
+}
+
 /// A mapped segment: `len` bytes that other processes may change at any time.
 pub struct Mapping {
     name: String,
     base: NonNull<u8>,
     len: usize,
-    /// So many of the bytes are at `base`: all, but for a copy.
+    /// So many of the bytes are at `base`: all of the first object, but for a copy.
     there: usize,
+    /// Bytes of the first object.
+    own: usize,
+    /// The others, `each` bytes of each.
+    beside: Vec<Beside>,
+    each: usize,
     backing: Backing,
+    /// Behind what it waits with: fields are dropped in this order.
+    closing: Closing,
     /// Bytes of the arena are written through the mapping.
     writes_through: AtomicBool,
+    /// Bytes are copied from the file, though they are mapped.
+    reads_file: AtomicBool,
 }
 
 /// From so many writers on `pwrite` is slower than twice the work by each: it writes 3.3 GB/s into one file of shared memory for all of them together, the
 /// mapping takes 1.5 GB/s from each (Zen 5, Linux 6.18), and a worker writes up to half a gigabyte in a second.
 pub const MANY_WRITERS: u64 = 6;
+
+/// Threads that close objects; dropping it waits for them.
+#[derive(Default)]
+struct Closing(Vec<std::thread::JoinHandle<()>>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        for thread in self.0.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
 
 // SAFETY: all access goes through atomics or through copies of bytes that the protocol gives to one owner (I2, I4).
 unsafe impl Send for Mapping {}
@@ -77,8 +108,13 @@ impl Mapping {
             base,
             len,
             there: len,
+            own: len,
+            beside: Vec::new(),
+            each: 0,
+            closing: Closing::default(),
             backing: Backing::Shared { _shmem: shmem, file },
             writes_through: false.into(),
+            reads_file: false.into(),
         })
     }
 
@@ -90,8 +126,13 @@ impl Mapping {
             base,
             len,
             there: len,
+            own: len,
+            beside: Vec::new(),
+            each: 0,
+            closing: Closing::default(),
             backing: Backing::Mapped { _map: map, file, writable },
             writes_through: false.into(),
+            reads_file: false.into(),
         }
     }
 
@@ -111,8 +152,13 @@ impl Mapping {
             base: words.cast(),
             len,
             there: first.len(),
+            own: len,
+            beside: Vec::new(),
+            each: 0,
+            closing: Closing::default(),
             backing: Backing::Copied { words, file },
             writes_through: false.into(),
+            reads_file: false.into(),
         }
     }
 
@@ -124,9 +170,32 @@ impl Mapping {
             base: words.cast(),
             len: words.len() * 8,
             there: words.len() * 8,
+            own: words.len() * 8,
+            beside: Vec::new(),
+            each: 0,
+            closing: Closing::default(),
             backing: Backing::Heap { words },
             writes_through: false.into(),
+            reads_file: false.into(),
         }
+    }
+
+    /// Adds an object of `each` bytes, which continues what is there: mapped, or to be read from its file.
+    pub(crate) fn add(&mut self, map: Option<MmapRaw>, file: File, each: usize) {
+        self.beside.push(Beside { map, file });
+        self.each = each;
+        self.len = self.own + each * self.beside.len();
+    }
+
+    /// Lets go of the objects beside the first one, each in a thread of its own; dropping the mapping waits for them. Who is the last that has an object gives
+    /// its pages back one by one.
+    pub(crate) fn close_side_by_side(&mut self) {
+        for object in self.beside.drain(..) {
+            // Where there is no thread to be had the object is closed here.
+            let thread = std::thread::Builder::new().spawn(move || drop(object));
+            self.closing.0.extend(thread);
+        }
+        self.len = self.own;
     }
 
     /// Name of the segment, for messages and for attaching.
@@ -154,10 +223,31 @@ impl Mapping {
         }
     }
 
+    /// The files of all objects.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &File> {
+        self.file().into_iter().chain(self.beside.iter().map(|object| &object.file))
+    }
+
+    /// The object beside the first one that has the byte at `offset`, and the place there.
+    fn beside_at(&self, offset: usize) -> Option<(&Beside, usize)> {
+        let at = offset.checked_sub(self.own)?;
+        // There is no object where `each` is 0.
+        Some((self.beside.get(at.checked_div(self.each)?)?, at % self.each))
+    }
+
+    /// The file that has the byte at `offset`, and the place there.
+    fn file_at(&self, offset: usize) -> Option<(&File, u64)> {
+        match self.beside_at(offset) {
+            Some((object, at)) => Some((&object.file, at as u64)),
+            None => self.file().map(|file| (file, offset as u64)),
+        }
+    }
+
     /// The file from which bytes are read that may not be mapped, or mapped to be read only.
-    fn file_to_read(&self) -> Option<&File> {
+    fn file_to_read(&self, offset: usize) -> Option<(&File, u64)> {
         match &self.backing {
-            Backing::Mapped { file, writable: false, .. } | Backing::Copied { file, .. } => Some(file),
+            Backing::Mapped { writable: false, .. } | Backing::Copied { .. } => self.file_at(offset),
+            _ if self.reads_file.load(Ordering::Relaxed) => self.file_at(offset),
             _ => None,
         }
     }
@@ -176,10 +266,20 @@ impl Mapping {
     fn check(&self, offset: usize, len: usize, align: usize) -> Result<NonNull<u8>> {
         let end = offset.checked_add(len).filter(|end| *end <= self.there && offset.is_multiple_of(align));
         if end.is_none() {
-            return Err(self.outside(offset, len));
+            return self.check_beside(offset, len, align).ok_or_else(|| self.outside(offset, len));
         }
         // SAFETY: I6: offset + len was just found to lie inside the bytes at `base`.
         Ok(unsafe { self.base.add(offset) })
+    }
+
+    /// The same for what lies in another object than the first.
+    fn check_beside(&self, offset: usize, len: usize, align: usize) -> Option<NonNull<u8>> {
+        let (object, at) = self.beside_at(offset)?;
+        let map = object.map.as_ref()?;
+        at.checked_add(len).filter(|end| *end <= map.len() && at.is_multiple_of(align))?;
+        let base = NonNull::new(map.as_mut_ptr())?;
+        // SAFETY: I6: at + len was just found to lie inside the bytes that are mapped at `base`.
+        Some(unsafe { base.add(at) })
     }
 
     /// Start of `len` bytes at `offset`, for a structure that the C library works on (the robust mutex).
@@ -224,9 +324,9 @@ impl Mapping {
     /// # Errors
     /// [`Error::OutOfBounds`].
     pub fn read(&self, offset: usize, into: &mut [u8]) -> Result<()> {
-        if let Some(file) = self.file_to_read() {
+        if let Some((file, at)) = self.file_to_read(offset) {
             self.within(offset, into.len())?;
-            return file.read_exact_at(into, offset as u64).map_err(|source| self.unread(source));
+            return file.read_exact_at(into, at).map_err(|source| self.unread(source));
         }
         let from = self.check(offset, into.len(), 1)?;
         // SAFETY: I6: the source lies in the mapping; the destination is a private slice. I4: the bytes do not change while who reads
@@ -240,11 +340,11 @@ impl Mapping {
     /// # Errors
     /// [`Error::OutOfBounds`].
     pub fn read_to_vec(&self, offset: usize, len: usize, into: &mut Vec<u8>) -> Result<()> {
-        if let Some(file) = self.file_to_read() {
+        if let Some((file, at)) = self.file_to_read(offset) {
             self.within(offset, len)?;
             let old = into.len();
             into.resize(old + len, 0);
-            return file.read_exact_at(&mut into[old..], offset as u64).map_err(|source| self.unread(source));
+            return file.read_exact_at(&mut into[old..], at).map_err(|source| self.unread(source));
         }
         let from = self.check(offset, len, 1)?;
         into.reserve(len);
@@ -279,7 +379,12 @@ impl Mapping {
         Ok(())
     }
 
-    /// Says how many processes write at the same time. In the file of a directory `pwrite` stays: a disk has its own limits.
+    /// Says that bytes are copied from the file from now on, for who reads a little of many pages: each that is mapped takes a fault, and time at the end.
+    pub fn read_file(&self) {
+        self.reads_file.store(true, Ordering::Relaxed);
+    }
+
+    /// Says how many processes write to one object at the same time. In the file of a directory `pwrite` stays: a disk has its own limits.
     pub fn expect_writers(&self, writers: u64) {
         let in_memory = self.file().is_some() && !self.name.contains('/');
         self.writes_through.store(in_memory && writers >= MANY_WRITERS, Ordering::Relaxed);
@@ -290,7 +395,7 @@ impl Mapping {
     /// # Errors
     /// [`Error::OutOfBounds`]; [`Error::NoRoom`] when the file system is full; [`Error::Os`].
     pub fn store(&self, offset: usize, bytes: &[u8]) -> Result<()> {
-        let Some(file) = self.file() else { return self.write(offset, bytes) };
+        let Some((file, at)) = self.file_at(offset) else { return self.write(offset, bytes) };
         let to = self.check(offset, bytes.len(), 1)?;
         if self.writes_through.load(Ordering::Relaxed) {
             match populate(to, bytes.len()) {
@@ -301,7 +406,7 @@ impl Mapping {
                 Err(_) => self.writes_through.store(false, Ordering::Relaxed),
             }
         }
-        match file.write_all_at(bytes, offset as u64) {
+        match file.write_all_at(bytes, at) {
             Ok(()) => Ok(()),
             Err(source) if source.raw_os_error() == Some(libc::ENOSPC) => {
                 Err(self.no_room(bytes.len() as u64))
@@ -314,10 +419,10 @@ impl Mapping {
     /// no error if that cannot be done.
     pub(crate) fn give_up(&self, offset: usize, len: usize) {
         use nix::fcntl::{FallocateFlags, fallocate};
-        let Some(file) = self.file() else { return };
+        let Some((file, at)) = self.file_at(offset) else { return };
         if self.check(offset, len, 1).is_ok() {
             let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-            let _ = fallocate(file, flags, offset as i64, len as i64);
+            let _ = fallocate(file, flags, at as i64, len as i64);
         }
     }
 

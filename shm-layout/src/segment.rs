@@ -14,9 +14,15 @@
 //! 72      8      start time of that process              as above
 //! 80      8      flags: 1 pinned (see `pin`), 2 resumable leader
 //! 88      8      digest of the machine's boot            creator
+//! 96      8      objects beside this one (see below)     creator
 //! 4096    ...    table of contents and what it leads to  (reserved before it is touched: I8)
 //! arena   ...    chunks                                  (stored with pwrite, read through the mapping)
 //! ```
+//!
+//! **Objects.** The kernel lets one process at a time write to an object, and frees the pages of one after the other when nobody has it any more. So the arena
+//! of a large segment lies in several: chunk *i* of *n* objects is the *i / n*-th of object *i mod n*. The first object is the one described
+//! above and has the segment's name; the others hold nothing but chunks, and are called after it, with `.1`, `.2` and so on ([`place::beside`]). Offsets count
+//! through all of them. They get their names after the first one and lose them after it, so what has such a name while the first has none is nobody's.
 //!
 //! Promises: a name that nobody can guess, and mode 0600 ([`crate::place`]); the segment becomes readable last, by its magic; attaching checks owner, mode, size, magic, version and build, then every offset. Only the leader creates and
 //! destroys (I1). Dropping the leader's handle removes the name unless it was pinned or kept; a SIGKILL of the leader leaves it, and
@@ -26,7 +32,7 @@
 
 use crate::error::{Error, Result};
 use crate::inject::{Point, at};
-use crate::place::{self, Made};
+use crate::place::{self, Access, Made};
 use crate::raw::Mapping;
 use crate::sync::Ordering;
 use crate::toc::{Area, Toc};
@@ -54,10 +60,13 @@ const TOC_BYTES: usize = 32;
 const ARENA: usize = 40;
 const CHUNK_BYTES: usize = 48;
 const CHUNKS: usize = 56;
+pub(crate) const BESIDE: usize = 96;
 pub(crate) const CREATOR_PID: usize = 64;
 pub(crate) const CREATOR_START: usize = 72;
 pub(crate) const FLAGS: usize = 80;
 pub(crate) const BOOT: usize = 88;
+/// Most objects beside the first one.
+pub const MAX_BESIDE: usize = 7;
 /// The segment is to stay when the run is over.
 pub(crate) const FLAG_PINNED: u64 = 1;
 /// The segment is to stay when its leader dies.
@@ -72,6 +81,8 @@ pub struct Plan {
     pub chunk_bytes: usize,
     /// Chunks of the arena. They are address space until they are used.
     pub chunks: usize,
+    /// Objects beside the first one over which they are dealt, at most [`MAX_BESIDE`]; 0 for a segment in a file.
+    pub beside: usize,
     /// Which build makes it; attachers of another build are refused.
     pub build: u64,
 }
@@ -81,9 +92,14 @@ impl Plan {
         (TOC_OFFSET + self.toc_bytes).div_ceil(4096) * 4096
     }
 
+    fn place(&self) -> ArenaPlace {
+        let (chunk_bytes, chunks, beside) = (self.chunk_bytes, self.chunks, self.beside);
+        ArenaPlace { offset: self.arena(), chunk_bytes, chunks, beside }
+    }
+
     /// Bytes of the whole segment.
     pub fn total(&self) -> usize {
-        self.arena() + self.chunk_bytes * self.chunks
+        self.arena() + self.place().object_bytes() * (self.beside + 1)
     }
 }
 
@@ -96,6 +112,32 @@ pub struct ArenaPlace {
     pub chunk_bytes: usize,
     /// Chunks.
     pub chunks: usize,
+    /// Objects beside the first one over which they are dealt.
+    pub beside: usize,
+}
+
+impl ArenaPlace {
+    /// Objects over which chunks are dealt.
+    pub const fn objects(&self) -> usize {
+        self.beside + 1
+    }
+
+    /// Chunks of the object that has the most.
+    pub const fn rows(&self) -> usize {
+        self.chunks.div_ceil(self.objects())
+    }
+
+    /// Bytes of chunks in each object.
+    const fn object_bytes(&self) -> usize {
+        self.rows() * self.chunk_bytes
+    }
+
+    /// Offset of the chunk `i` in the segment.
+    #[inline]
+    pub const fn offset_of(&self, i: usize) -> usize {
+        let (object, row) = (i % self.objects(), i / self.objects());
+        self.offset + object * self.object_bytes() + row * self.chunk_bytes
+    }
 }
 
 /// A mapped segment.
@@ -109,6 +151,7 @@ impl Drop for Segment {
     fn drop(&mut self) {
         if self.removes.load(Ordering::Relaxed) {
             let _ = Self::destroy(self.name());
+            self.map.close_side_by_side();
         }
     }
 }
@@ -124,8 +167,9 @@ impl Segment {
     /// # Errors
     /// [`Error::NoRoom`] when the control area does not fit; [`Error::Os`].
     pub fn create(dir: Option<&Path>, plan: &Plan) -> Result<Self> {
-        let Made { map, is_named } = place::create(dir, plan.total())?;
-        let segment = Self { map, removes: AtomicBool::new(true) };
+        let each = plan.place().object_bytes();
+        let Made { map, is_named } = place::create(dir, plan.arena() + each)?;
+        let mut segment = Self { map, removes: AtomicBool::new(true) };
         segment.lock_as_leader()?;
         // The header first, so that a creator that dies from here on can be found out as dead.
         segment.map.reserve(0, TOC_OFFSET)?;
@@ -135,6 +179,10 @@ impl Segment {
             place::give_name(&segment.map)?;
         }
         at(Point::CreateNamed)?;
+        for i in 1..=plan.beside {
+            place::create_beside(&mut segment.map, i, each)?;
+            at(Point::CreateBeside)?;
+        }
         segment.map.reserve(TOC_OFFSET, plan.arena() - TOC_OFFSET)?;
         segment.with_toc(plan)
     }
@@ -153,12 +201,13 @@ impl Segment {
         for (at, value) in [
             (VERSION, LAYOUT_VERSION),
             (BUILD, plan.build),
-            (BYTES, self.map.len() as u64),
+            (BYTES, plan.total() as u64),
             (TOC_BYTES, plan.toc_bytes as u64),
             (ARENA, plan.arena() as u64),
             (CHUNK_BYTES, plan.chunk_bytes as u64),
             (CHUNKS, plan.chunks as u64),
             (FLAGS, 0),
+            (BESIDE, plan.beside as u64),
         ] {
             self.map.word(at)?.store(value, Ordering::Relaxed);
         }
@@ -224,8 +273,17 @@ impl Segment {
     /// # Errors
     /// [`Error::Os`] when there is no such segment; [`Error::Damaged`] naming the first thing that is wrong with it.
     pub fn attach(name: &str, build: u64) -> Result<Arc<Self>> {
-        let segment = Self { map: place::attach(name)?, removes: AtomicBool::new(false) };
-        segment.check_header(Some(build))?;
+        Self::checked(place::attach(name)?, build, Access::ReadWrite)
+    }
+
+    fn checked(map: Mapping, build: u64, access: Access) -> Result<Arc<Self>> {
+        let mut segment = Self { map, removes: AtomicBool::new(false) };
+        segment.check_build(build)?;
+        let place = segment.check_sizes()?;
+        for i in 1..=place.beside {
+            place::attach_beside(&mut segment.map, i, place.object_bytes(), access)?;
+        }
+        segment.toc()?;
         Ok(Arc::new(segment))
     }
 
@@ -234,9 +292,7 @@ impl Segment {
     /// # Errors
     /// As [`Segment::attach`].
     pub fn attach_to_read(name: &str, build: u64) -> Result<Arc<Self>> {
-        let segment = Self { map: place::attach_to_read(name)?, removes: AtomicBool::new(false) };
-        segment.check_header(Some(build))?;
-        Ok(Arc::new(segment))
+        Self::checked(place::attach_to_read(name)?, build, Access::Read)
     }
 
     /// The same, for who wants to know what a segment is and no more: its header and table of contents are a copy, and nothing is mapped that another
@@ -245,9 +301,7 @@ impl Segment {
     /// # Errors
     /// As [`Segment::attach`]; also when the object became shorter meanwhile.
     pub fn attach_to_copy(name: &str, build: u64) -> Result<Arc<Self>> {
-        let segment = Self { map: place::copy_head(name)?, removes: AtomicBool::new(false) };
-        segment.check_header(Some(build))?;
-        Ok(Arc::new(segment))
+        Self::checked(place::copy_head(name)?, build, Access::Copy)
     }
 
     /// Process id of the leader, as the header has it; for people.
@@ -263,9 +317,13 @@ impl Segment {
     /// # Errors
     /// [`Error::Os`].
     pub fn resident(&self) -> Result<u64> {
-        let Some(file) = self.map.file() else { return Ok(self.map.len() as u64) };
-        let stat = fstat(file).map_err(|e| os("look at", self.name(), e))?;
-        Ok(stat.st_blocks as u64 * 512)
+        if self.map.file().is_none() {
+            return Ok(self.map.len() as u64);
+        }
+        self.map.files().try_fold(0, |bytes, file| {
+            let stat = fstat(file).map_err(|e| os("look at", self.name(), e))?;
+            Ok(bytes + stat.st_blocks as u64 * 512)
+        })
     }
 
     fn get(&self, at: usize) -> Result<u64> {
@@ -281,48 +339,52 @@ impl Segment {
         if expected == found {
             return Ok(());
         }
-        let (expected, found) = (expected.to_string(), found.to_string());
-        Err(Error::Damaged { name: self.name().into(), what, expected, found })
+        Err(self.damaged(what, expected.to_string(), found.to_string()))
     }
 
-    fn check_header(&self, build: Option<u64>) -> Result<()> {
+    fn check_build(&self, build: u64) -> Result<()> {
         let magic = self.map.word(0)?.load(Ordering::Acquire);
         self.expect("magic", format!("{MAGIC:#x}"), format!("{magic:#x}"))?;
         self.expect("layout version", LAYOUT_VERSION, self.get(VERSION)?)?;
-        if let Some(build) = build {
-            self.expect("build", format!("{build:016x}"), format!("{:016x}", self.get(BUILD)?))?;
-        }
-        self.expect("size in bytes", self.map.len() as u64, self.get(BYTES)?)?;
-        let toc_bytes = self.get(TOC_BYTES)?;
+        self.expect("build", format!("{build:016x}"), format!("{:016x}", self.get(BUILD)?))
+    }
+
+    /// Looks whether the sizes that the header states fit each other and the first object, which alone is mapped; says where the arena lies then.
+    fn check_sizes(&self) -> Result<ArenaPlace> {
+        let outside = |offset: usize, len: u64, limit: u64| {
+            Error::OutOfBounds { name: self.name().into(), offset: offset as u64, len, limit }
+        };
+        let (toc_bytes, bytes) = (self.get(TOC_BYTES)?, self.get(BYTES)?);
         let toc_end = (TOC_OFFSET as u64).checked_add(toc_bytes).filter(|end| *end <= self.map.len() as u64);
-        let Some(toc_end) = toc_end else {
-            let (offset, limit) = (TOC_OFFSET as u64, self.map.len() as u64);
-            return Err(Error::OutOfBounds { name: self.name().into(), offset, len: toc_bytes, limit });
-        };
+        let toc_end = toc_end.ok_or_else(|| outside(TOC_OFFSET, toc_bytes, self.map.len() as u64))?;
         let place = self.arena_place()?;
+        if place.beside > MAX_BESIDE {
+            let expected = format!("at most {MAX_BESIDE}");
+            return Err(self.damaged("objects beside the first", expected, place.beside.to_string()));
+        }
         if place.chunk_bytes == 0 || !place.chunk_bytes.is_multiple_of(4096) {
-            let (name, what) = (self.name().into(), "bytes of a chunk");
             let (expected, found) = ("a multiple of 4096".into(), place.chunk_bytes.to_string());
-            return Err(Error::Damaged { name, what, expected, found });
+            return Err(self.damaged("bytes of a chunk", expected, found));
         }
-        let plan = Plan {
-            toc_bytes: toc_bytes as usize,
-            chunk_bytes: place.chunk_bytes,
-            chunks: place.chunks,
-            build: 0,
-        };
+        let ArenaPlace { chunk_bytes, chunks, beside, .. } = place;
+        let plan = Plan { toc_bytes: toc_bytes as usize, chunk_bytes, chunks, beside, build: 0 };
         self.expect("offset of the arena", plan.arena(), place.offset)?;
-        let end = place.chunk_bytes.checked_mul(place.chunks).and_then(|b| b.checked_add(place.offset));
-        if end.is_none_or(|end| end > self.map.len()) || place.offset < toc_end as usize {
-            let (len, limit) = (place.chunks as u64, self.map.len() as u64);
-            return Err(Error::OutOfBounds {
-                name: self.name().into(),
-                offset: place.offset as u64,
-                len,
-                limit,
-            });
+        let each = chunk_bytes.checked_mul(place.rows());
+        let total = each.and_then(|each| each.checked_mul(place.objects())?.checked_add(place.offset));
+        let own = each.and_then(|each| each.checked_add(place.offset));
+        let (Some(total), Some(own)) = (total, own) else {
+            return Err(outside(place.offset, chunks as u64, bytes));
+        };
+        if place.offset < toc_end as usize {
+            return Err(outside(place.offset, chunks as u64, toc_end));
         }
-        self.toc().map(drop)
+        self.expect("size in bytes", total as u64, bytes)?;
+        self.expect("size of the first object", own, self.map.len())?;
+        Ok(place)
+    }
+
+    fn damaged(&self, what: &'static str, expected: String, found: String) -> Error {
+        Error::Damaged { name: self.name().into(), what, expected, found }
     }
 
     /// What the header says that does not change any more, for a digest: version, build and sizes.
@@ -332,6 +394,7 @@ impl Segment {
     pub fn constants(&self) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         self.map.read_to_vec(VERSION, CREATOR_PID - VERSION, &mut bytes)?;
+        self.map.read_to_vec(BESIDE, 8, &mut bytes)?;
         Ok(bytes)
     }
 
@@ -362,6 +425,7 @@ impl Segment {
             offset: self.get(ARENA)? as usize,
             chunk_bytes: self.get(CHUNK_BYTES)? as usize,
             chunks: self.get(CHUNKS)? as usize,
+            beside: self.get(BESIDE)? as usize,
         })
     }
 
@@ -370,8 +434,11 @@ impl Segment {
     /// # Errors
     /// None for a mapped segment.
     pub fn give_up_arena(&self) -> Result<()> {
-        let ArenaPlace { offset, chunk_bytes, chunks } = self.arena_place()?;
-        self.map.give_up(offset, chunk_bytes * chunks);
+        let place = self.arena_place()?;
+        for object in 0..place.objects() {
+            let bytes = place.object_bytes();
+            self.map.give_up(place.offset + object * bytes, bytes);
+        }
         Ok(())
     }
 

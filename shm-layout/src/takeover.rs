@@ -13,11 +13,11 @@
 use crate::error::{Error, Result};
 use crate::inject::{Point, at};
 use crate::pin::{PIN_PREFIX, pin_name};
-use crate::place::{self, is_drawn, open_by_name, path_of};
+use crate::place::{self, first_of, is_drawn, open_by_name, path_of};
 use crate::process::{Identity, boot_digest, pidfd_open, pidfd_send};
 use crate::segment::{
-    BOOT, CREATOR_PID, CREATOR_START, FLAG_PINNED, FLAG_RESUMABLE, FLAGS, LAYOUT_VERSION, MAGIC, NAME_PREFIX,
-    SHM_DIR, Segment, VERSION, check_object, os,
+    BESIDE, BOOT, CREATOR_PID, CREATOR_START, FLAG_PINNED, FLAG_RESUMABLE, FLAGS, LAYOUT_VERSION, MAGIC, NAME_PREFIX,
+    MAX_BESIDE, SHM_DIR, Segment, VERSION, check_object, os,
 };
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
@@ -161,11 +161,13 @@ struct Head {
     creator: Identity,
     boot: u64,
     flags: u64,
+    /// Objects beside the first one.
+    beside: usize,
 }
 
 impl Head {
     fn read(name: &str, file: &File) -> Result<Self> {
-        let mut head = [0u8; BOOT + 8];
+        let mut head = [0u8; BESIDE + 8];
         let mut at = 0;
         while at < head.len() {
             match file.read_at(&mut head[at..], at as u64).map_err(|e| os("read", name, e))? {
@@ -176,7 +178,8 @@ impl Head {
         let field = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().expect("8 bytes"));
         let creator = Identity { pid: field(CREATOR_PID) as u32, start_time: field(CREATOR_START) };
         let (magic, version, boot, flags) = (field(0), field(VERSION), field(BOOT), field(FLAGS));
-        Ok(Self { magic, version, creator, boot, flags })
+        let beside = field(BESIDE).min(MAX_BESIDE as u64) as usize;
+        Ok(Self { magic, version, creator, boot, flags, beside })
     }
 
     fn creator_is_alive(&self) -> bool {
@@ -239,7 +242,9 @@ pub fn list(dir: Option<&Path>) -> Result<Vec<Listed>> {
         Some(path) if dir.is_some() => path.to_owned(),
         _ => name,
     };
-    let names = names.filter(|name| name.starts_with(NAME_PREFIX)).map(place);
+    // An object beside the first one of a segment is part of that; alone it is what a death left.
+    let is_part = |name: &String| first_of(name).is_some_and(|first| path_of(first).symlink_metadata().is_ok());
+    let names = names.filter(|name| name.starts_with(NAME_PREFIX) && !is_part(name)).map(place);
     let mut listed: Vec<Listed> = names.filter_map(|name| look(&name).ok()).collect();
     listed.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(listed)
@@ -271,18 +276,25 @@ fn look_at(name: &str, file: &File) -> Result<Listed> {
     let is_used = [LEADER_BYTE, WORKER_BYTE].into_iter().any(|byte| is_locked(file, byte).unwrap_or(true));
     let head = Head::read(name, file)?;
     let state = judge(name, file, &meta, (is_used, &head));
-    let (bytes, resident, leader) = (meta.len(), meta.blocks() * 512, head.creator.pid);
+    let (mut bytes, mut resident, leader) = (meta.len(), meta.blocks() * 512, head.creator.pid);
+    for part in (1..=head.beside).map_while(|i| path_of(&place::beside(name, i)).symlink_metadata().ok()) {
+        (bytes, resident) = (bytes + part.len(), resident + part.blocks() * 512);
+    }
     Ok(Listed { name: name.into(), bytes, resident, leader, state })
 }
 
 /// Whose the object is. Only what has a name that we give and the mode that we give is ours to judge; a pinned segment gets its name when it is whole.
 fn judge(name: &str, file: &File, meta: &Metadata, (is_used, head): (bool, &Head)) -> State {
     let is_pin = name.starts_with(PIN_PREFIX) && pin_name(name).is_ok();
-    if !(is_pin || is_drawn(name)) || meta.mode() & 0o777 != 0o600 {
+    let is_part = !is_pin && first_of(name).is_some();
+    if !(is_pin || is_part || is_drawn(name)) || meta.mode() & 0o777 != 0o600 {
         return State::Foreign;
     }
     if is_used {
         return State::Running;
+    }
+    if is_part {
+        return State::Orphan;
     }
     let is_whole = head.magic == MAGIC && head.version == LAYOUT_VERSION;
     if is_pin {
@@ -367,7 +379,7 @@ mod tests {
 
         /// A resumable segment that its leader left; this process counts as dead where it asks itself.
         fn left(&self) -> String {
-            let plan = Plan { toc_bytes: 4096, chunk_bytes: 4096, chunks: 1, build: BUILD };
+            let plan = Plan { toc_bytes: 4096, chunk_bytes: 4096, chunks: 1, beside: 0, build: BUILD };
             let segment = Segment::create(Some(&self.0), &plan).expect("made");
             segment.publish().and_then(|()| segment.mark_resumable()).expect("mapped");
             segment.set_removes(false);

@@ -189,6 +189,7 @@ fn base() -> &'static [u8] {
             chunk_bytes: 4096,
             chunks: 6,
             twice: 3,
+            beside: 0,
         };
         let given = Given { command: b"/\0kmer-leader\0none\0", ..Given::default() };
         let shared = Shared::create(None, job(), &sizes, &given).expect("a segment");

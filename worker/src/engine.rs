@@ -361,6 +361,7 @@ mod tests {
             chunk_bytes: 4096,
             chunks: 2,
             twice: 0,
+            beside: 0,
         };
         let shared = Shared::create(None, job(&[("a", 4)]), &sizes, &Given::default()).expect("a segment");
         let owner = shared.slots.start(0).expect("free");

@@ -79,6 +79,8 @@ pub struct Sizes {
     pub chunks: usize,
     /// How many of them, the first ones, may be used twice.
     pub twice: usize,
+    /// Objects beside the first one over which they are dealt.
+    pub beside: usize,
 }
 
 impl Sizes {
@@ -204,7 +206,7 @@ impl Shared {
             toc.estimate(Trace::estimate(sizes.slots, sizes.trace));
         }
         let (chunk_bytes, chunks) = (sizes.chunk_bytes, sizes.chunks);
-        let plan = Plan { toc_bytes: toc.total(), chunk_bytes, chunks, build: build_id() };
+        let plan = Plan { toc_bytes: toc.total(), chunk_bytes, chunks, beside: sizes.beside, build: build_id() };
         let segment = Arc::new(Segment::create(dir, &plan)?);
 
         let toc = segment.toc()?;
@@ -302,7 +304,8 @@ impl Shared {
             segment: Arc::clone(&segment),
         };
         shared.check()?;
-        segment.map().expect_writers(shared.state.workers_asked()?);
+        let objects = segment.arena_place()?.objects() as u64;
+        segment.map().expect_writers(shared.state.workers_asked()?.div_ceil(objects));
         Ok(shared)
     }
 

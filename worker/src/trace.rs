@@ -146,7 +146,7 @@ mod tests {
         let bytes = Trace::estimate(2, 3);
         let mut toc = TocEstimator::default();
         toc.estimate(bytes);
-        let plan = Plan { toc_bytes: toc.total(), chunk_bytes: 4096, chunks: 1, build: 7 };
+        let plan = Plan { toc_bytes: toc.total(), chunk_bytes: 4096, chunks: 1, beside: 0, build: 7 };
         let segment = Arc::new(Segment::create_private(&plan).expect("memory"));
         let area = segment.toc().expect("a table").allocate(1, bytes).expect("estimated");
         let trace = Trace::attach(&segment, area, 2).expect("room for three each");

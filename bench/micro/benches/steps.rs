@@ -152,7 +152,7 @@ fn commit(c: &mut Criterion) {
     const CHUNKS: usize = 64;
     let mut toc = TocEstimator::default();
     toc.estimate(Arena::estimate(CHUNKS, 0)).estimate(TaskWords::estimate(1));
-    let plan = Plan { toc_bytes: toc.total(), chunk_bytes: 64 << 10, chunks: CHUNKS, build: 1 };
+    let plan = Plan { toc_bytes: toc.total(), chunk_bytes: 64 << 10, chunks: CHUNKS, beside: 0, build: 1 };
     let segment = Arc::new(Segment::create(None, &plan).expect("room in /dev/shm"));
     let toc = segment.toc().expect("a table");
     let area = toc.allocate(1, Arena::estimate(CHUNKS, 0)).expect("estimated");

@@ -211,7 +211,7 @@ impl Table {
         let mut toc = TocEstimator::default();
         toc.estimate(Arena::estimate(1, 0));
         let chunk_bytes = bytes.len().next_multiple_of(4096);
-        let plan = Plan { toc_bytes: toc.total(), chunk_bytes, chunks: 1, build: 0 };
+        let plan = Plan { toc_bytes: toc.total(), chunk_bytes, chunks: 1, beside: 0, build: 0 };
         let segment = Arc::new(Segment::create_private(&plan)?);
         let area = segment.toc()?.allocate(1, Arena::estimate(1, 0))?;
         let arena = Arena::attach(&segment, area)?;

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! in the table of contents' area, for n chunks of which the first m may be used twice
-//! 0       8            where to look next (a hint)
+//! 0       8 * 8        where to look next in each object of the segment, a row of it (hints)
 //! 64      8 * (n + m)  chunk words (see `words`), of first uses, then of second ones
 //! then    8 * (n + m)  links, likewise: next chunk in the high half (all ones: none), bytes used in the low half
 //! in the arena
-//!                      chunk i: `chunk_bytes` bytes from arena offset + i * chunk_bytes
+//!                      chunk i: `chunk_bytes` bytes; of n objects it is in object i mod n, in row i / n
 //! ```
 //!
 //! A chunk's word *is* its allocation record: there is no free list that a death could tear, and a sequence number in the word keeps a late
@@ -19,6 +19,9 @@
 //! handed out first, has another number, `n + i`, for a second use of the same bytes, with a word and a link of its own. A second use is allocated, published, recovered and freed like
 //! a first one, and changes no word and no link of the first. Whether bytes are spent is for the caller to know; there is no third use.
 //!
+//! **Objects.** Who allocates looks in one object first, after the number of its slot: where there are as many objects as workers, each writes to its own, and none waits
+//! for another in the kernel.
+//!
 //! Readers trust nothing: a chain is walked once into a private list, with bounds, fill and length checked on the way (I6).
 
 mod chain;
@@ -28,14 +31,14 @@ pub use chain::{Chain, OwnedChain, Piece};
 use crate::error::{Error, Result};
 use crate::inject::{self, Point};
 use crate::planted;
-use crate::segment::{ArenaPlace, Segment};
+use crate::segment::{ArenaPlace, MAX_BESIDE, Segment};
 use crate::sync::{AtomicU64, Ordering};
 use crate::toc::Area;
 use crate::words::{self, BadWord, Chunk, Owner};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-const WORDS: usize = 64;
+const WORDS: usize = (MAX_BESIDE + 1) * 8;
 const NO_NEXT: u32 = u32::MAX;
 /// Head of a result that has no bytes: no chunk belongs to it.
 pub const NOTHING: u32 = NO_NEXT;
@@ -117,8 +120,17 @@ impl Arena {
 
     /// Numbers under which a chunk may be in use: of first uses all, of second ones those of chunks that were handed out.
     fn numbers(&self) -> Result<std::ops::Range<u32>> {
-        let handed_out = self.segment.map().word(self.at)?.load(Ordering::Relaxed);
+        let mut rows = 0;
+        for object in 0..self.place.objects() {
+            rows = rows.max(self.hint(object)?.load(Ordering::Relaxed));
+        }
+        let handed_out = rows.saturating_mul(self.place.objects() as u64);
         Ok(0..(self.place.chunks as u64 + handed_out.min(self.twice as u64)) as u32)
+    }
+
+    /// The row of an object at which a free chunk is looked for next.
+    fn hint(&self, object: usize) -> Result<&AtomicU64> {
+        self.segment.map().word(self.at + object * 8)
     }
 
     fn damaged(&self, what: &'static str, expected: String, found: String) -> Error {
@@ -140,8 +152,7 @@ impl Arena {
     /// Where a chunk's bytes are, by the number of either use.
     fn offset(&self, chunk: u32) -> usize {
         let chunk = chunk as usize;
-        let first_use = chunk.checked_sub(self.place.chunks).unwrap_or(chunk);
-        self.place.offset + first_use * self.place.chunk_bytes
+        self.place.offset_of(chunk.checked_sub(self.place.chunks).unwrap_or(chunk))
     }
 
     /// Allocates `count` chunks for `owner`, or none at all; those that `spent` names are used again first.
@@ -161,15 +172,11 @@ impl Arena {
                 inject::at(Point::ChunkAgain)?;
             }
         }
-        let hint = self.segment.map().word(self.at)?;
-        while chain.chunks.len() < count {
-            let next = hint.fetch_add(1, Ordering::Relaxed);
-            if next >= self.place.chunks as u64 {
-                break;
-            }
-            self.try_one(next as u32, owner, &mut chain)?;
+        let objects = self.place.objects();
+        for object in (0..objects).map(|i| (usize::from(owner.slot) + i) % objects) {
+            self.take_new(object, owner, count, &mut chain)?;
         }
-        // Past the hint's end there may be chunks that came back.
+        // Past the hints' ends there may be chunks that came back.
         for chunk in 0..self.place.chunks as u32 {
             if chain.chunks.len() >= count {
                 return Ok(chain);
@@ -183,6 +190,20 @@ impl Arena {
         self.free(chain)?;
         let (chunks, chunk_bytes) = (self.place.chunks, self.place.chunk_bytes);
         Err(Error::ArenaFull { name: self.segment.name().into(), wanted: count, found, chunks, chunk_bytes })
+    }
+
+    /// Adds chunks of one object that nobody had yet, until there are `count` or no more.
+    fn take_new(&self, object: usize, owner: Owner, count: usize, chain: &mut OwnedChain) -> Result<()> {
+        let hint = self.hint(object)?;
+        while chain.chunks.len() < count {
+            let row = hint.fetch_add(1, Ordering::Relaxed);
+            let chunk = row.saturating_mul(self.place.objects() as u64).saturating_add(object as u64);
+            if chunk >= self.place.chunks as u64 {
+                break;
+            }
+            self.try_one(chunk as u32, owner, chain)?;
+        }
+        Ok(())
     }
 
     fn try_one(&self, chunk: u32, owner: Owner, chain: &mut OwnedChain) -> Result<()> {

@@ -11,7 +11,7 @@ const B: Owner = Owner { slot: 1, generation: 4 };
 fn arena(chunks: usize) -> Arena {
     let mut toc = TocEstimator::default();
     toc.estimate(Arena::estimate(chunks, chunks));
-    let plan = Plan { toc_bytes: toc.total(), chunk_bytes: 4096, chunks, build: 0 };
+    let plan = Plan { toc_bytes: toc.total(), chunk_bytes: 4096, chunks, beside: 0, build: 0 };
     let segment = Arc::new(Segment::create_private(&plan).expect("memory"));
     let area =
         segment.toc().expect("a table").allocate(1, Arena::estimate(chunks, chunks)).expect("estimated");

@@ -300,7 +300,7 @@ mod tests {
         let units = parted.count() as usize;
         let mut toc = TocEstimator::default();
         toc.estimate(SharedState::estimate()).estimate(TaskWords::estimate(units));
-        let plan = Plan { toc_bytes: toc.total(), chunk_bytes: 4096, chunks: 1, build: 7 };
+        let plan = Plan { toc_bytes: toc.total(), chunk_bytes: 4096, chunks: 1, beside: 0, build: 7 };
         let segment = Arc::new(Segment::create_private(&plan).expect("memory"));
         let toc = segment.toc().expect("a table");
         let area = toc.allocate(1, SharedState::estimate()).expect("estimated");

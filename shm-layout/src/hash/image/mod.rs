@@ -364,7 +364,7 @@ mod tests {
     fn arena() -> Arena {
         let mut toc = TocEstimator::default();
         toc.estimate(Arena::estimate(16, 0));
-        let plan = Plan { toc_bytes: toc.total(), chunk_bytes: 4096, chunks: 16, build: 0 };
+        let plan = Plan { toc_bytes: toc.total(), chunk_bytes: 4096, chunks: 16, beside: 0, build: 0 };
         let segment = Arc::new(Segment::create_private(&plan).expect("memory"));
         let area = segment.toc().expect("a table").allocate(1, Arena::estimate(16, 0)).expect("estimated");
         Arena::attach(&segment, area).expect("estimated")
