@@ -397,7 +397,17 @@ fn sizes(
     // Records lie in the first chunks, and are far less than the worst case.
     let twice = chunks.min((wanted / 8).max(FEW_CHUNKS) as usize);
     let slots = usize::from(workers) + 1 + usize::from(job.stream.is_some());
-    Ok(Sizes { unit_blocks, ramp, slots, workers: workers.into(), trace: 0, chunk_bytes, chunks, twice, beside: 0 })
+    Ok(Sizes {
+        unit_blocks,
+        ramp,
+        slots,
+        workers: workers.into(),
+        trace: 0,
+        chunk_bytes,
+        chunks,
+        twice,
+        beside: 0,
+    })
 }
 
 /// Objects over which a segment's chunks are dealt: one for each worker where there is much to write, and to give back at the end.

@@ -106,10 +106,12 @@ pub(crate) fn open_by_name(name: &str, access: OFlag) -> Result<File> {
 pub(crate) fn remove(name: &str) -> Result<()> {
     remove_one(name)?;
     let others = if is_drawn(name) && !is_path(name) { 1..=MAX_BESIDE } else { 1..=0 };
-    others.map(|i| beside(name, i)).take_while(|name| path_of(name).symlink_metadata().is_ok()).try_for_each(|name| {
-        at(Point::RemoveBeside)?;
-        remove_one(&name)
-    })
+    others.map(|i| beside(name, i)).take_while(|name| path_of(name).symlink_metadata().is_ok()).try_for_each(
+        |name| {
+            at(Point::RemoveBeside)?;
+            remove_one(&name)
+        },
+    )
 }
 
 fn remove_one(name: &str) -> Result<()> {

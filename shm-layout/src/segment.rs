@@ -351,8 +351,11 @@ impl Segment {
 
     /// Looks whether the sizes that the header states fit each other and the first object, which alone is mapped; says where the arena lies then.
     fn check_sizes(&self) -> Result<ArenaPlace> {
-        let outside = |offset: usize, len: u64, limit: u64| {
-            Error::OutOfBounds { name: self.name().into(), offset: offset as u64, len, limit }
+        let outside = |offset: usize, len: u64, limit: u64| Error::OutOfBounds {
+            name: self.name().into(),
+            offset: offset as u64,
+            len,
+            limit,
         };
         let (toc_bytes, bytes) = (self.get(TOC_BYTES)?, self.get(BYTES)?);
         let toc_end = (TOC_OFFSET as u64).checked_add(toc_bytes).filter(|end| *end <= self.map.len() as u64);

@@ -16,8 +16,8 @@ use crate::pin::{PIN_PREFIX, pin_name};
 use crate::place::{self, first_of, is_drawn, open_by_name, path_of};
 use crate::process::{Identity, boot_digest, pidfd_open, pidfd_send};
 use crate::segment::{
-    BESIDE, BOOT, CREATOR_PID, CREATOR_START, FLAG_PINNED, FLAG_RESUMABLE, FLAGS, LAYOUT_VERSION, MAGIC, NAME_PREFIX,
-    MAX_BESIDE, SHM_DIR, Segment, VERSION, check_object, os,
+    BESIDE, BOOT, CREATOR_PID, CREATOR_START, FLAG_PINNED, FLAG_RESUMABLE, FLAGS, LAYOUT_VERSION, MAGIC,
+    MAX_BESIDE, NAME_PREFIX, SHM_DIR, Segment, VERSION, check_object, os,
 };
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
@@ -243,7 +243,8 @@ pub fn list(dir: Option<&Path>) -> Result<Vec<Listed>> {
         _ => name,
     };
     // An object beside the first one of a segment is part of that; alone it is what a death left.
-    let is_part = |name: &String| first_of(name).is_some_and(|first| path_of(first).symlink_metadata().is_ok());
+    let is_part =
+        |name: &String| first_of(name).is_some_and(|first| path_of(first).symlink_metadata().is_ok());
     let names = names.filter(|name| name.starts_with(NAME_PREFIX) && !is_part(name)).map(place);
     let mut listed: Vec<Listed> = names.filter_map(|name| look(&name).ok()).collect();
     listed.sort_by(|a, b| a.name.cmp(&b.name));

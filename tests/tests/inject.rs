@@ -44,6 +44,7 @@ const SCENARIOS: &[Scenario] = &[
     plain("the leader alone", "-j 0"),
     plain("counted directly", "-j 2 -k 6"),
     plain("summed", "-j 2 -k 11 --summed"),
+    plain("over several objects", "-j 2 --objects 3"),
     plain("a worker dies in the scan", "-j 2 --inject scan.stored:worker=0:kill"),
     plain("a worker dies in the drain", "-j 2 --inject drain.stored:worker=0:kill"),
     plain("pinned", "-j 2 --pin t-inject --replace"),
@@ -64,6 +65,7 @@ const SCENARIOS: &[Scenario] = &[
     failing("an error", "-j 2 --inject drain.claimed:worker=0:error", "injected error at drain.claimed"),
     failing("no room", "-j 2 --memory 40K", "arena of segment"),
     Scenario { resumes: Some("collect.begin"), ..plain("resumed before the drain", "-j 2") },
+    Scenario { resumes: Some("drain.opened"), ..plain("resumed over several objects", "-j 2 --objects 2") },
     Scenario {
         resumes: Some("recover.begin"),
         ..plain("resumed within a recovery", "-j 2 --inject scan.stored:worker=0:kill")

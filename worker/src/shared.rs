@@ -206,7 +206,8 @@ impl Shared {
             toc.estimate(Trace::estimate(sizes.slots, sizes.trace));
         }
         let (chunk_bytes, chunks) = (sizes.chunk_bytes, sizes.chunks);
-        let plan = Plan { toc_bytes: toc.total(), chunk_bytes, chunks, beside: sizes.beside, build: build_id() };
+        let plan =
+            Plan { toc_bytes: toc.total(), chunk_bytes, chunks, beside: sizes.beside, build: build_id() };
         let segment = Arc::new(Segment::create(dir, &plan)?);
 
         let toc = segment.toc()?;
