@@ -102,16 +102,24 @@ pub(crate) fn open_by_name(name: &str, access: OFlag) -> Result<File> {
     fd.map(File::from).map_err(|e| os("open", name, e))
 }
 
+/// The paths at which the segment `name` and its objects beside the first one have their names, if there are so many of them.
+pub fn paths_of(name: &str) -> Vec<PathBuf> {
+    let beside_it = if is_drawn(name) && !is_path(name) { MAX_BESIDE } else { 0 };
+    let others = (1..=beside_it).map(|i| path_of(&beside(name, i)));
+    [path_of(name)].into_iter().chain(others).collect()
+}
+
 /// Removes the name of a segment, and those of its objects beside the first one; it is no error when there is none.
 pub(crate) fn remove(name: &str) -> Result<()> {
     remove_one(name)?;
-    let others = if is_drawn(name) && !is_path(name) { 1..=MAX_BESIDE } else { 1..=0 };
-    others.map(|i| beside(name, i)).take_while(|name| path_of(name).symlink_metadata().is_ok()).try_for_each(
-        |name| {
+    for i in 1..paths_of(name).len() {
+        let other = beside(name, i);
+        if path_of(&other).symlink_metadata().is_ok() {
             at(Point::RemoveBeside)?;
-            remove_one(&name)
-        },
-    )
+            remove_one(&other)?;
+        }
+    }
+    Ok(())
 }
 
 fn remove_one(name: &str) -> Result<()> {

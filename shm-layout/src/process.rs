@@ -8,6 +8,8 @@ use crate::sync::{AtomicU32, Ordering};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -89,8 +91,8 @@ pub fn futex_wake_all(word: &AtomicU32) {
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
 }
 
-/// Path that the death-signal handler removes; set once.
-static REMOVE_AT_DEATH: OnceLock<CString> = OnceLock::new();
+/// Paths that the death-signal handler removes; set once.
+static REMOVE_AT_DEATH: OnceLock<Vec<CString>> = OnceLock::new();
 /// Process id of the parent whose death is waited for. Relaxed: set before the handler is.
 static PARENT: AtomicU32 = AtomicU32::new(0);
 
@@ -103,7 +105,7 @@ extern "C" fn parent_may_have_died(_: libc::c_int) {
 
 /// Does what the death signal's handler does: for a worker that notices by the end of its pipe that nobody leads it any more.
 pub fn leave_after_leader() -> ! {
-    if let Some(path) = REMOVE_AT_DEATH.get() {
+    for path in REMOVE_AT_DEATH.get().into_iter().flatten() {
         // SAFETY: unlink(2) is async-signal-safe and `path` is a NUL-terminated string that is never freed.
         unsafe { libc::unlink(path.as_ptr()) };
     }
@@ -116,14 +118,13 @@ pub const EXIT_LEADER_DIED: i32 = 9;
 /// Arms the death of the parent: when the thread that forked us ends, the kernel sends SIGCONT, which reaches a process that is stopped or about
 /// to be, and its handler removes the name of the segment and exits. Returns false when the parent is gone already (it died before the signal was armed).
 ///
-/// `remove` is the path of the segment's name, or `None` when the segment is to stay.
+/// `remove` are the paths of all names that the segment may have, or none when it is to stay.
 ///
 /// # Errors
 /// When the signal handler or the death signal cannot be set.
-pub fn die_with_parent(parent: u32, remove: Option<&str>) -> std::io::Result<bool> {
-    if let Some(path) = remove.and_then(|path| CString::new(path).ok()) {
-        let _ = REMOVE_AT_DEATH.set(path);
-    }
+pub fn die_with_parent(parent: u32, remove: &[PathBuf]) -> std::io::Result<bool> {
+    let paths = remove.iter().filter_map(|path| CString::new(path.as_os_str().as_bytes()).ok());
+    let _ = REMOVE_AT_DEATH.set(paths.collect());
     PARENT.store(parent, Ordering::Relaxed);
     // A stopped worker whose leader died gets SIGHUP from the kernel besides, being an orphaned process group of its own.
     for signal in [Signal::SIGCONT, Signal::SIGHUP] {

@@ -95,21 +95,22 @@ fn a_creator_that_dies_before_its_header_is_whole_leaves_nothing() {
     assert_eq!(ended.text(), format!("{once}{once}d\n"), "{ended}");
 }
 
-/// The objects beside a segment's first one get their names after it and lose them after it. What a death leaves of them goes with the next run, or with `--gc`.
+/// The objects beside a segment's first one get their names after it and lose them after it. Workers remove all of them when
+/// their leader dies; where there are none, what is left goes with the next run, or with `--gc`.
 #[test]
 fn objects_beside_a_first_one_that_is_gone_are_removed() {
     let relation = Small::new(41, 300);
-    let script = r#"K=$0; [ "$K" = sh ] && K=$1; R=$2; RUN="-q --all -k 21 -j 2 --objects 4 -o out"
+    let script = r#"K=$0; [ "$K" = sh ] && K=$1; R=$2; RUN="-q --all -k 21 --objects 4 -o out -j"
         left() { echo "$1 $(ls /dev/shm | sed 's/^kmer[.][0-9a-f]\{32\}/S/' | tr '
 ' ' ')"; }
-        for at in create.beside:nth=2 drain.opened remove.beside remove.beside:nth=2; do
-        "$K" $RUN "$R" --inject $at:leader:kill; sleep 0.3; left $at
+        for at in "2 create.beside:nth=2" "2 drain.opened" "2 remove.beside" "0 remove.beside" "0 remove.beside:nth=2"; do
+        "$K" $RUN ${at%% *} "$R" --inject ${at#* }:leader:kill; sleep 0.3; left "$at"
         "$K" segments | awk 'NR > 1 && /kmer[.]/ { print $2, $1 ~ /[.][0-9]$/ ? "part" : "whole" }'
         "$K" -q --all -k 21 -j 1 "$R" -o again || exit 9; left "next"; done
-        "$K" $RUN "$R" --inject remove.beside:kill; "$K" segments --gc | sed 's/[0-9a-f]\{32\}/S/'
-        "$K" $RUN "$R" --resumable --inject drain.opened:leader:kill; sleep 0.3; left resumable
+        "$K" $RUN 0 "$R" --inject remove.beside:kill; "$K" segments --gc | sed 's/[0-9a-f]\{32\}/S/'
+        "$K" $RUN 2 "$R" --resumable --inject drain.opened:leader:kill; sleep 0.3; left resumable
         "$K" resume $("$K" segments | awk '/resumable/ { print $1 }') -q -o out || exit 9; cmp out again || exit 9
-        "$K" $RUN "$R" || exit 9; cmp out again || exit 9; left end"#;
+        "$K" $RUN 2 "$R" || exit 9; cmp out again || exit 9; rm again; left end"#;
     let Some(engine) = alone(script) else { return };
     let ended = engine.arg(relation.path()).keeps("out").run().exits(0);
     let orphan = "orphan whole
@@ -117,8 +118,8 @@ next
 ";
     let parts = |n: usize| "orphan part\n".repeat(n);
     let want = format!(
-        "create.beside:nth=2 S S.1 S.2 \n{orphan}drain.opened S S.1 S.2 S.3 \n{orphan}\
-         remove.beside S.1 S.2 S.3 \n{}next \nremove.beside:nth=2 S.2 S.3 \n{}next \n\
+        "2 create.beside:nth=2 S S.1 S.2 \norphan whole\nnext \n2 drain.opened \nnext \n2 remove.beside \nnext \n\
+         0 remove.beside S.1 S.2 S.3 \n{}next \n0 remove.beside:nth=2 S.2 S.3 \n{}next \n\
          removed kmer.S.1\nremoved kmer.S.2\nremoved kmer.S.3\nresumable S S.1 S.2 S.3 \nend \n",
         parts(3),
         parts(2)

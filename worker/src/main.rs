@@ -87,8 +87,8 @@ fn count(args: &Args) -> Result<i32, WorkError> {
     let armed = inject::arm(&args.inject, Who::Worker(args.slot), args.replacement);
     armed.map_err(|e| WorkError::Job(format!("--inject: {e}")))?;
     at(Point::WorkerStart)?;
-    let path = place::path_of(&args.segment).to_string_lossy().into_owned();
-    match process::die_with_parent(args.leader, (!args.keep).then_some(&path)) {
+    let names = if args.keep { Vec::new() } else { place::paths_of(&args.segment) };
+    match process::die_with_parent(args.leader, &names) {
         Ok(true) => {}
         Ok(false) => process::leave_after_leader(),
         Err(e) => return Ok(fail(&format!("could not arm the death signal: {e}"))),
