@@ -121,12 +121,13 @@ impl Plan {
             _ => "as super-k-mers",
         };
         format!(
-            "{blocks} blocks in units of {}{}, {} stripes, k-mers {how}, at most {} chunks of {} KiB, vector instructions: {}",
+            "{blocks} blocks in units of {}{}, {} stripes, k-mers {how}, at most {} chunks of {} KiB{}, vector instructions: {}",
             sizes.unit_blocks,
             if sizes.ramp > 0 { ", smaller towards the end" } else { "" },
             self.job.stripes(),
             sizes.chunks,
             sizes.chunk_bytes >> 10,
+            if sizes.beside > 0 { format!(" in {} objects", sizes.beside + 1) } else { String::new() },
             kmer::vector_level()
         )
     }

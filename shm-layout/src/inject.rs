@@ -64,7 +64,7 @@ points! {
     DrainOpened "drain.opened" "leader: the drain is open",
     DrainSettled "drain.settled" "leader: all stripes are settled",
     Finished "finished" "leader: the sums agree and the last phase is open",
-    RemoveBeside "remove.beside" "the first object of a segment has no name any more, one beside it has",
+    RemoveBeside "remove.beside" "leader: the first object of a segment has no name any more, one beside it has",
     PassBegin "pass.begin" "leader: a pass is over and its k-mers are taken out, the next one's segment is not made",
     PassMade "pass.made" "leader: the next pass's segment is whole, that of the last one is still there",
     PassLeft "pass.left" "leader: the last pass's segment is gone, the next pass is not begun",

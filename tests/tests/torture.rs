@@ -101,8 +101,7 @@ fn a_creator_that_dies_before_its_header_is_whole_leaves_nothing() {
 fn objects_beside_a_first_one_that_is_gone_are_removed() {
     let relation = Small::new(41, 300);
     let script = r#"K=$0; [ "$K" = sh ] && K=$1; R=$2; RUN="-q --all -k 21 --objects 4 -o out -j"
-        left() { echo "$1 $(ls /dev/shm | sed 's/^kmer[.][0-9a-f]\{32\}/S/' | tr '
-' ' ')"; }
+        left() { echo "$1 $(ls /dev/shm | sed 's/^kmer[.][0-9a-f]\{32\}/S/' | tr '\n' ' ')"; }
         for at in "2 create.beside:nth=2" "2 drain.opened" "2 remove.beside" "0 remove.beside" "0 remove.beside:nth=2"; do
         "$K" $RUN ${at%% *} "$R" --inject ${at#* }:leader:kill; sleep 0.3; left "$at"
         "$K" segments | awk 'NR > 1 && /kmer[.]/ { print $2, $1 ~ /[.][0-9]$/ ? "part" : "whole" }'
@@ -113,9 +112,6 @@ fn objects_beside_a_first_one_that_is_gone_are_removed() {
         "$K" $RUN 2 "$R" || exit 9; cmp out again || exit 9; rm again; left end"#;
     let Some(engine) = alone(script) else { return };
     let ended = engine.arg(relation.path()).keeps("out").run().exits(0);
-    let orphan = "orphan whole
-next 
-";
     let parts = |n: usize| "orphan part\n".repeat(n);
     let want = format!(
         "2 create.beside:nth=2 S S.1 S.2 \norphan whole\nnext \n2 drain.opened \nnext \n2 remove.beside \nnext \n\

@@ -42,7 +42,9 @@ pub(super) fn header(segment: &Segment) -> Result<Part, Failure> {
     let locked = if segment.is_led()? { "yes" } else { "no" };
     part.field("a process leads it", locked, "dsm_control_item.refcnt");
     part.field("resumable", segment.is_resumable()?, "(none: a crash restarts the server)");
-    part.field("arena", format!("{} chunks of {} bytes", place.chunks, place.chunk_bytes), "dsa_area");
+    let objects = if place.beside > 0 { format!(", in {} objects", place.objects()) } else { String::new() };
+    let arena = format!("{} chunks of {} bytes{objects}", place.chunks, place.chunk_bytes);
+    part.field("arena", arena, "dsa_area");
     Ok(part)
 }
 
