@@ -181,13 +181,16 @@ fn nameless(place: &Path) -> Option<File> {
 pub(crate) fn create_beside(map: &mut Mapping, i: usize, bytes: usize) -> Result<()> {
     let name = beside(map.name(), i);
     let old = umask(Mode::S_IRWXG | Mode::S_IRWXO);
-    let made = match nameless(Path::new(SHM_DIR)) {
-        Some(file) => link(&file, &name).map(|()| file),
-        None => create_named(&name),
+    let (made, is_named) = match nameless(Path::new(SHM_DIR)) {
+        Some(file) => (Ok(file), false),
+        None => (create_named(&name), true),
     };
     umask(old);
     let file = made?;
     file.set_len(bytes as u64).map_err(|e| os("create", &name, e))?;
+    if !is_named {
+        link(&file, &name)?;
+    }
     let mapped = MmapOptions::new().map_raw(&file).map_err(|e| os("map", &name, e))?;
     map.add(Some(mapped), file, bytes);
     Ok(())

@@ -119,7 +119,7 @@ pub struct ArenaPlace {
 impl ArenaPlace {
     /// Objects over which chunks are dealt.
     pub const fn objects(&self) -> usize {
-        self.beside + 1
+        self.beside.saturating_add(1)
     }
 
     /// Chunks of the object that has the most.

@@ -69,7 +69,11 @@ impl Arena {
     pub fn attach(segment: &Arc<Segment>, area: Area) -> Result<Self> {
         let place = segment.arena_place()?;
         let needed = Self::estimate(place.chunks, 0);
-        if area.len < needed || 2 * place.chunks >= NO_NEXT as usize || place.chunk_bytes > u32::MAX as usize
+        let dealt = place.beside <= MAX_BESIDE;
+        if !dealt
+            || area.len < needed
+            || 2 * place.chunks >= NO_NEXT as usize
+            || place.chunk_bytes > u32::MAX as usize
         {
             let (offset, limit) = (area.offset as u64, (area.offset + area.len) as u64);
             return Err(Error::OutOfBounds {
