@@ -12,7 +12,7 @@
 
 use crate::error::{Error, Result};
 use crate::inject::{Point, at};
-use crate::pin::{PIN_PREFIX, pin_name};
+use crate::pin::{PIN_PREFIX, exists, pin_name};
 use crate::place::{self, first_of, is_drawn, open_by_name, path_of};
 use crate::process::{Identity, boot_digest, pidfd_open, pidfd_send};
 use crate::segment::{
@@ -243,8 +243,7 @@ pub fn list(dir: Option<&Path>) -> Result<Vec<Listed>> {
         _ => name,
     };
     // An object beside the first one of a segment is part of that; alone it is what a death left.
-    let is_part =
-        |name: &String| first_of(name).is_some_and(|first| path_of(first).symlink_metadata().is_ok());
+    let is_part = |name: &String| first_of(name).is_some_and(exists);
     let names = names.filter(|name| name.starts_with(NAME_PREFIX) && !is_part(name)).map(place);
     let mut listed: Vec<Listed> = names.filter_map(|name| look(&name).ok()).collect();
     listed.sort_by(|a, b| a.name.cmp(&b.name));
@@ -287,14 +286,14 @@ fn look_at(name: &str, file: &File) -> Result<Listed> {
 /// Whose the object is. Only what has a name that we give and the mode that we give is ours to judge; a pinned segment gets its name when it is whole.
 fn judge(name: &str, file: &File, meta: &Metadata, (is_used, head): (bool, &Head)) -> State {
     let is_pin = name.starts_with(PIN_PREFIX) && pin_name(name).is_ok();
-    let is_part = !is_pin && first_of(name).is_some();
-    if !(is_pin || is_part || is_drawn(name)) || meta.mode() & 0o777 != 0o600 {
+    let first = first_of(name).filter(|_| !is_pin);
+    if !(is_pin || first.is_some() || is_drawn(name)) || meta.mode() & 0o777 != 0o600 {
         return State::Foreign;
     }
-    if is_used {
+    if is_used || first.is_some_and(exists) {
         return State::Running;
     }
-    if is_part {
+    if first.is_some() {
         return State::Orphan;
     }
     let is_whole = head.magic == MAGIC && head.version == LAYOUT_VERSION;

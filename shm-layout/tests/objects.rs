@@ -5,8 +5,9 @@
 use shm_layout::Error;
 use shm_layout::arena::Arena;
 use shm_layout::place::{beside, path_of};
+use shm_layout::raw::MANY_WRITERS;
 use shm_layout::segment::{Plan, Segment};
-use shm_layout::takeover::{look, users_of};
+use shm_layout::takeover::{State, look, remove};
 use shm_layout::toc::TocEstimator;
 use shm_layout::words::Owner;
 use std::fs::{self, OpenOptions};
@@ -86,6 +87,19 @@ fn every_way_to_attach_sees_what_was_stored_in_each_object() {
 }
 
 #[test]
+fn many_writers_write_through_the_mapping_of_each_object() {
+    let (segment, arena) = create();
+    segment.map().expect_writers(MANY_WRITERS);
+    let want: Vec<u8> = (0..CHUNKS * CHUNK_BYTES).map(|i| (i * 11 + i / 4096) as u8).collect();
+    let stored = arena.store(owner(2), &want).expect("room for all");
+    // From the file, what was written through the mapping.
+    let attached = Segment::attach_to_copy(segment.name(), BUILD).expect("sound");
+    let (arena, mut got) = (arena_of(&attached), Vec::new());
+    arena.read(&arena.open(stored.head()).expect("stored"), 0, want.len(), &mut got).expect("inside");
+    assert!(got == want, "other bytes");
+}
+
+#[test]
 fn each_slot_begins_in_an_object_of_its_own() {
     let (segment, arena) = create();
     let names = names(&segment);
@@ -109,13 +123,19 @@ fn names_go_together_and_pages_with_the_last_user() {
     let want = [5; 3 * CHUNK_BYTES];
     let stored = arena.store(owner(0), &want).expect("room");
     let attached = Segment::attach(segment.name(), BUILD).expect("sound");
+    // As long as the first one has its name the others are not for themselves.
+    assert_eq!(look(&names[1]).expect("ours").state, State::Running);
+    let is_orphan = |state| state == State::Orphan;
+    assert_eq!(remove(&names[1], is_orphan).expect("a look"), Some(State::Running));
+    assert!(path_of(&names[1]).exists());
     drop((segment, arena));
     assert!(names.iter().all(|name| !path_of(name).exists()), "a name is left");
     // Who is attached still has all of it.
     let (arena, mut got) = (arena_of(&attached), Vec::new());
     arena.read(&arena.open(stored.head()).expect("stored"), 0, want.len(), &mut got).expect("inside");
     assert_eq!(got, want);
-    assert!(users_of(&names[1]).is_empty());
+    let kept = attached.resident().expect("a file");
+    assert!(kept >= want.len() as u64 + 4096, "{kept} bytes of all objects");
 }
 
 #[test]
