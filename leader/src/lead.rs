@@ -209,6 +209,7 @@ impl<'a> Leader<'a> {
         at(Point::CollectBegin)?;
         let mut scan = ScanTotals::collect(self.shared)?;
         self.check_poison(&scan, &plan.left_out)?;
+        scan.check_blocks(&self.shared.job)?;
         scan.check_text(&self.shared.job)?;
         let threshold = plan.threshold(scan.sums.rows);
         let scanned = start.elapsed();

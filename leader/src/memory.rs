@@ -7,6 +7,7 @@ use crate::failure::Failure;
 use crate::packed;
 use crate::progress::figures::bytes;
 use crate::room::Room;
+use crate::units;
 use kmer::keys;
 use kmer::minimizer::{Dealer, minimizer_size};
 use kmer::params::Params;
@@ -208,9 +209,11 @@ pub struct Need {
     pub results: u64,
     /// Bytes of all tables if no k-mer of super-k-mers came twice.
     pub tables: u64,
-    /// Units, see [`units`].
+    /// Units, see [`units()`].
     pub units: u64,
-    /// Bytes that they take in every pass, whatever is in them: their indexes, and the pages that they fill half.
+    /// Results of the scan: one of each unit, or fewer where they are committed in bundles.
+    pub chains: u64,
+    /// Bytes that these take in every pass, whatever is in them: their indexes, and the pages that they fill half.
     pub unit_bytes: u64,
     /// Bytes that are there from the start.
     pub control: u64,
@@ -220,11 +223,13 @@ impl Need {
     /// What `job` needs in a segment of these `sizes`, with `toast_index` bytes of indexes in it.
     pub fn of(job: &Job, found: &Found, params: Params, sizes: &Sizes, toast_index: usize) -> Self {
         let units = units(job, found, sizes);
-        let words = 8 * (sizes.units(job.blocks_to_claim()).count() + job.stripes() as u64);
+        let chains = if job.bundles_units() { units::bundles(found.kmers, sizes.workers) } else { units };
+        let words =
+            8 * (sizes.units(job.blocks_to_claim()).count() + (job.stripes() + sizes.bundles(job)) as u64);
         let fixed = Arena::estimate(sizes.chunks, sizes.twice) + Slots::estimate(sizes.slots);
         let records = if job.is_summed() {
             // A byte for each key.
-            units << params.key_bits()
+            chains << params.key_bits()
         } else if job.direct && keys::suits(params) {
             found.kmers * keys::RECORD_BYTES as u64
         } else if job.direct {
@@ -238,7 +243,7 @@ impl Need {
         let each = job.stripes() as u64 * INDEX_BYTES + PAGE;
         let control = words + toast_index as u64 + fixed as u64 + FRAME;
         let results = if sizes.twice > 0 { 0 } else { job.stripes() as u64 * PAGE };
-        Self { records, results, tables, units, unit_bytes: units * each, control }
+        Self { records, results, tables, units, chains, unit_bytes: chains * each, control }
     }
 
     /// Bytes of chunks that all passes fill together. Where every k-mer is kept (`all`) the tables are written over the records. They are taken to be as much as these
@@ -272,7 +277,7 @@ pub fn pass_bits(job: &Job, need: &Need, all: bool, sizes: &Sizes, room: &Room) 
     };
     let arena = sizes.chunks as u64 * sizes.chunk_bytes as u64;
     // Chunks are filled to the half at the end of a unit, and the tables want their part.
-    let usable = (arena / 8 * 7).saturating_sub(need.units * sizes.chunk_bytes as u64 + need.unit_bytes);
+    let usable = (arena / 8 * 7).saturating_sub(need.chains * sizes.chunk_bytes as u64 + need.unit_bytes);
     let by_arena = within(need.in_arena(all, job.part_bits > 0), usable);
     let by_room = within(need.records + need.results, room.for_records(need));
     if by_room > most {

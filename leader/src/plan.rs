@@ -116,7 +116,7 @@ impl Plan {
     pub fn describe(&self) -> String {
         let (blocks, sizes) = (self.job.total_blocks(), &self.sizes);
         let how = match (self.job.is_summed(), self.job.direct) {
-            (true, _) => "summed in each unit",
+            (true, _) => "summed by each worker",
             (_, true) => "counted directly",
             _ => "as super-k-mers",
         };
@@ -242,16 +242,14 @@ pub fn plan(args: &AnalysisArgs, given: Option<Source>, resumed: bool) -> Result
         .filter(|_| job.stream.is_none())
         .map(|rows| batch::blocks_of(&job, rows.into()))
         .transpose()?;
-    let mut asked =
+    let asked =
         if job.part_bits > 0 || job.stream.is_some() { Some(1) } else { args.debug.unit_blocks.or(batch) };
     let by_keys = job.direct && keys::can_be_summed(params);
-    // A unit that kills whoever has it may be left out with the damage, and should be small then.
-    if by_keys && asked.is_none() && !job.skip_damaged {
+    if by_keys && args.debug.unit_blocks.is_none() && job.stream.is_none() && job.part_bits == 0 {
         // Who takes more than a control group has is killed, so of that less is relied on.
         let memory =
             [args.memory, limits::cgroup_left().map(|left| left / 4 * 3)].into_iter().flatten().min();
-        let summed = units::summed(job.total_blocks(), &found, params, memory, workers.workers);
-        (asked, job.windows_bits) = summed.unzip();
+        job.windows_bits = units::summed(&found, params, memory, workers.workers);
     }
     if by_keys && args.debug.summed {
         job.windows_bits = job.windows_bits.or(Some(*keys::WINDOWS_BITS.start()));
@@ -383,8 +381,7 @@ fn sizes(
     let units = Units { total_blocks: job.blocks_to_claim(), unit_blocks, ramp }.count();
     let chunk_bytes = debug.chunk_bytes.unwrap_or_else(|| chunk_bytes(allowed));
     // Chunks are address space until they are written, so there are enough for the worst case: every k-mer a record of its own, and
-    // every key kept. A unit of sums has a byte for each key, however few k-mers it has: that is less where its blocks are chosen here, and may be more
-    // where they are given.
+    // every key kept. Sums have a byte for each key, however few k-mers there are: of a bundle of units most of the time, of each unit at the worst.
     let sums = if job.is_summed() { (units + u64::from(workers)) << (2 * job.k) } else { 0 };
     let wanted = (heap_bytes + toast_bytes).saturating_mul(96).saturating_add(sums) / chunk_bytes as u64
         + 8 * units

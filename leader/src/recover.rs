@@ -2,7 +2,7 @@
 //!
 //! | step | by | what a death of the recoverer behind it leaves |
 //! |---|---|---|
-//! | units and parcels, then stripes CLAIMED by the dead go back to FREE, or to POISON | compare-and-swap from the exact word | some are back, the others still name the dead: the next one finds them |
+//! | bundles of the dead are given up: what is in them is free. Units and parcels, then stripes CLAIMED by the dead go back to FREE, or to POISON | compare-and-swap from the exact word | some are back, the others still name the dead: the next one finds them |
 //! | chunks of the dead that no DONE word reaches go back to FREE | the same | as above |
 //! | the slot becomes DEAD | the same | the slot still names a generation that has nothing: recovering it again changes nothing |
 //!
@@ -16,7 +16,7 @@ use shm_layout::inject::{Point, at};
 use shm_layout::planted;
 use shm_layout::state::Phase;
 use shm_layout::takeover::SoleUser;
-use shm_layout::words::{Owner, SlotState, Task};
+use shm_layout::words::{Owner, SlotState};
 
 /// Takes back every task that `dead` had claimed, and counts an attempt on it. Suspicion is enough.
 ///
@@ -87,16 +87,14 @@ pub fn recover_all(shared: &Shared, proof: &SoleUser) -> Result<(), Failure> {
 fn reachable(shared: &Shared) -> Result<Vec<Chain>, Failure> {
     let mut chains = Vec::new();
     for tasks in [&shared.units, &shared.stripes, &shared.parcels] {
-        for task in 0..tasks.len() {
-            let word = tasks.look(task)?;
-            let Task::Done { head, .. } = word else { continue };
+        for (number, head) in tasks.results()? {
             if head == NOTHING {
                 continue;
             }
             at(Point::RecoverChain)?;
             match shared.arena.open(head) {
                 Ok(chain) => chains.push(chain),
-                Err(_) if tasks.look(task)? != word => {}
+                Err(_) if !tasks.results()?.contains(&(number, head)) => {}
                 Err(e) => return Err(e.into()),
             }
         }

@@ -49,7 +49,7 @@ impl ScanTotals {
     pub fn collect(shared: &Shared) -> Result<Self, Failure> {
         let stripes = shared.job.stripes();
         let mut totals = Self { stripes: vec![StripeTotals::default(); stripes], ..Self::default() };
-        let (mut scratch, mut ended) = (Vec::new(), false);
+        let mut ended = false;
         for unit in 0..shared.units.len() {
             match shared.units.look(unit)? {
                 Task::Done { head: NOTHING, .. } if shared.job.stream.is_some() => ended = true,
@@ -57,21 +57,7 @@ impl ScanTotals {
                     let text = "expected the result of its blocks, found none, or none before it";
                     return Err(Failure::error(format!("unit {unit}: {text}")));
                 }
-                Task::Done { head, .. } => {
-                    let result = UnitResult::open(&shared.arena, head, stripes)?;
-                    totals.sums.add(&result.summary);
-                    if result.summary.messages > 0 {
-                        totals.messages.push_str(&result.messages(&shared.arena)?);
-                    }
-                    let mut indexes = 0;
-                    for batch in 0..result.batches() {
-                        result.index(&shared.arena, batch, stripes, &mut scratch, |stripe, indexed| {
-                            totals.stripes[stripe].add(&indexed);
-                        })?;
-                        indexes = add_index(indexes, batch, &scratch);
-                    }
-                    result.check_seal(&shared.arena, unit, indexes)?;
-                }
+                Task::Done { .. } | Task::Bundled { .. } => {}
                 Task::Poison { .. } => totals.poisoned.push(unit),
                 other => {
                     return Err(Failure::error(format!(
@@ -80,7 +66,40 @@ impl ScanTotals {
                 }
             }
         }
+        let heads = shared.units.results()?;
+        for (number, head) in heads.into_iter().filter(|(_, head)| *head != NOTHING) {
+            totals.add(shared, number, head)?;
+        }
         Ok(totals)
+    }
+
+    /// Adds the result of a unit or a bundle.
+    fn add(&mut self, shared: &Shared, number: usize, head: u32) -> Result<(), Failure> {
+        let (stripes, mut scratch, mut indexes) = (self.stripes.len(), Vec::new(), 0);
+        let result = UnitResult::open(&shared.arena, head, stripes)?;
+        self.sums.add(&result.summary);
+        if result.summary.messages > 0 {
+            self.messages.push_str(&result.messages(&shared.arena)?);
+        }
+        for batch in 0..result.batches() {
+            result.index(&shared.arena, batch, stripes, &mut scratch, |stripe, indexed| {
+                self.stripes[stripe].add(&indexed);
+            })?;
+            indexes = add_index(indexes, batch, &scratch);
+        }
+        Ok(result.check_seal(&shared.arena, number, indexes)?)
+    }
+
+    /// Every block must be in one result, and in no other: results are of a unit, or of the units of a bundle.
+    ///
+    /// # Errors
+    /// When the sums of all have more blocks, or fewer.
+    pub fn check_blocks(&self, job: &Job) -> Result<(), Failure> {
+        let (expected, found) = (job.total_blocks(), self.sums.blocks);
+        if job.stream.is_some() || !self.poisoned.is_empty() || expected == found {
+            return Ok(());
+        }
+        Err(Failure::error(format!("results of the scan: expected {expected} blocks, found {found}")))
     }
 
     /// Every byte of a sequence file must be part of a record. A record of FASTQ that is not built as one, and begins where a unit of blocks does, is

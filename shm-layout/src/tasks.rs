@@ -2,6 +2,9 @@
 //!
 //! A task array is its own lock table: the word of a stripe says who holds it, so the stripes of the hash need no mutexes beside them
 //! (Postgres's dshash has an LWLock a partition, because there an owner's death need not be survived).
+//!
+//! An array may have *bundles*, an array of task words beside it: an owner takes tasks into a bundle one by one and commits them all with one word, see
+//! [`crate::words`]. Whatever is asked of a task here is answered as its bundle has it.
 
 use crate::error::{Error, Result};
 use crate::segment::Segment;
@@ -18,6 +21,16 @@ pub struct TaskWords {
     segment: Arc<Segment>,
     at: usize,
     len: usize,
+    /// The bundles that its tasks may be in.
+    bundles: Option<Arc<TaskWords>>,
+}
+
+/// A bundle that was claimed: a number that no other ever has, and what its commit must find.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "what is in a bundle stays claimed until it is committed or abandoned"]
+pub struct Bundle {
+    number: u32,
+    claim: Claim,
 }
 
 impl TaskWords {
@@ -52,7 +65,13 @@ impl TaskWords {
     /// # Errors
     /// None; the area was checked by the table of contents.
     pub fn attach(segment: &Arc<Segment>, area: Area) -> Result<Self> {
-        Ok(Self { segment: Arc::clone(segment), at: area.offset, len: area.len / 8 })
+        Ok(Self { segment: Arc::clone(segment), at: area.offset, len: area.len / 8, bundles: None })
+    }
+
+    /// The same tasks, which may be in `bundles`.
+    #[must_use]
+    pub fn with_bundles(self, bundles: Self) -> Self {
+        Self { bundles: Some(Arc::new(bundles)), ..self }
     }
 
     /// How many there are.
@@ -77,12 +96,24 @@ impl TaskWords {
         Error::Word { name: self.segment.name().into(), source }
     }
 
-    /// What the word of `task` says. Acquire: what a DONE word reaches is visible.
+    /// What the word of `task` says, and how the task stands: another thing if it is in a bundle. Both stay true of a bundle that has ended.
+    fn see(&self, task: usize) -> Result<(Task, Task)> {
+        let seen = words::look(self.word(task)?).map_err(|e| self.bad(e))?;
+        let Task::Bundled { bundle, .. } = seen else { return Ok((seen, seen)) };
+        let bundles = self.bundles.as_ref();
+        let stands = match bundles.map(|bundles| bundles.look(bundle as usize)).transpose()? {
+            Some(bundle) => seen.in_bundle(bundle),
+            None => None,
+        };
+        Ok((seen, stands.ok_or_else(|| self.bad(BadWord { kind: "task", bits: seen.pack() }))?))
+    }
+
+    /// How `task` stands; [`Task::Bundled`] if it is done with a bundle. Acquire: what a DONE word reaches is visible.
     ///
     /// # Errors
-    /// [`Error::Word`] when it is damaged.
+    /// [`Error::Word`] when its word is damaged, or that of its bundle.
     pub fn look(&self, task: usize) -> Result<Task> {
-        words::look(self.word(task)?).map_err(|e| self.bad(e))
+        Ok(self.see(task)?.1)
     }
 
     /// Claims `task` if it is free.
@@ -90,20 +121,85 @@ impl TaskWords {
     /// # Errors
     /// [`Error::Word`] when its word is damaged.
     pub fn claim(&self, task: usize, owner: Owner) -> Result<Option<Claim>> {
-        words::claim(self.word(task)?, owner).map_err(|e| self.bad(e))
+        let (seen, Task::Free { attempts }) = self.see(task)? else { return Ok(None) };
+        Ok(words::claim_seen(self.word(task)?, seen, owner, attempts))
     }
 
-    /// Claims any free task.
+    /// The first task that `claim` claims.
     ///
     /// # Errors
-    /// [`Error::Word`] when a word is damaged.
-    pub fn claim_any(&self, owner: Owner) -> Result<Option<(usize, Claim)>> {
+    /// What `claim` returns.
+    pub fn first<T>(&self, claim: impl Fn(usize) -> Result<Option<T>>) -> Result<Option<(usize, T)>> {
         for task in 0..self.len {
-            if let Some(claim) = self.claim(task, owner)? {
-                return Ok(Some((task, claim)));
+            if let Some(claimed) = claim(task)? {
+                return Ok(Some((task, claimed)));
             }
         }
         Ok(None)
+    }
+
+    /// Claims a bundle, in which nothing is yet. `None` when all have been used: then tasks are claimed one by one.
+    ///
+    /// # Errors
+    /// [`Error::Word`] when a word is damaged.
+    pub fn begin_bundle(&self, owner: Owner) -> Result<Option<Bundle>> {
+        let Some(bundles) = &self.bundles else { return Ok(None) };
+        let found = bundles.first(|bundle| bundles.claim(bundle, owner))?;
+        Ok(found.map(|(number, claim)| Bundle { number: number as u32, claim }))
+    }
+
+    /// Takes `task` into a bundle if it is free, and so few died on it that it need not be alone, see [`words::may_be_bundled`]. Says whether it did.
+    ///
+    /// # Errors
+    /// [`Error::Word`] when its word is damaged.
+    pub fn bundle(&self, task: usize, bundle: &Bundle, max_attempts: u8) -> Result<bool> {
+        let (seen, Task::Free { attempts }) = self.see(task)? else { return Ok(false) };
+        Ok(words::may_be_bundled(attempts, max_attempts)
+            && words::bundle_seen(self.word(task)?, seen, bundle.number, attempts))
+    }
+
+    /// Publishes the result of a bundle, and with it of every task in it.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] when the claim was taken away.
+    pub fn commit_bundle(&self, bundle: &Bundle, owner: Owner, head: u32) -> Result<()> {
+        match &self.bundles {
+            Some(bundles) => bundles.commit(bundle.number as usize, bundle.claim, owner, head),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives up a bundle: what is in it is free again, and no attempt is counted.
+    ///
+    /// # Errors
+    /// None for a bundle that exists.
+    pub fn abandon(&self, bundle: &Bundle) -> Result<()> {
+        if let Some(bundles) = &self.bundles {
+            words::abandon(bundles.word(bundle.number as usize)?, bundle.claim);
+        }
+        Ok(())
+    }
+
+    /// The number by which the result of a bundle is known, see [`TaskWords::results`].
+    pub fn result_of(&self, bundle: &Bundle) -> usize {
+        self.len + bundle.number as usize
+    }
+
+    /// Every result that there is, with its number and the head of its chain: a task's own has the task's, that of a bundle one behind all tasks'.
+    ///
+    /// # Errors
+    /// [`Error::Word`] when a word is damaged.
+    pub fn results(&self) -> Result<Vec<(usize, u32)>> {
+        let mut results = Vec::new();
+        for task in 0..self.len {
+            if let Task::Done { head, .. } = self.look(task)? {
+                results.push((task, head));
+            }
+        }
+        if let Some(bundles) = &self.bundles {
+            results.extend(bundles.results()?.into_iter().map(|(bundle, head)| (self.len + bundle, head)));
+        }
+        Ok(results)
     }
 
     /// True when a task before `task` is free.
@@ -156,6 +252,10 @@ impl TaskWords {
             let now = words::recover(self.word(task)?, dead, max_attempts).map_err(|e| self.bad(e))?;
             changed.extend(now.map(|now| (task, now)));
         }
+        // One word for all that was in it: none is used again, so one death is the end of it.
+        if let Some(bundles) = &self.bundles {
+            bundles.recover(dead, 1)?;
+        }
         Ok(changed)
     }
 
@@ -163,11 +263,15 @@ impl TaskWords {
     ///
     /// # Errors
     /// [`Error::Word`] when a word is damaged.
-    pub fn take_back(&self, dead: Owner) -> Result<usize> {
-        (0..self.len).try_fold(0, |n, task| {
-            let changed = words::take_back(self.word(task)?, dead).map_err(|e| self.bad(e))?;
-            Ok(n + usize::from(changed))
-        })
+    pub fn take_back(&self, dead: Owner) -> Result<()> {
+        for task in 0..self.len {
+            words::take_back(self.word(task)?, dead).map_err(|e| self.bad(e))?;
+        }
+        let Some(bundles) = &self.bundles else { return Ok(()) };
+        for bundle in 0..bundles.len {
+            words::abandon_of(bundles.word(bundle)?, dead).map_err(|e| self.bad(e))?;
+        }
+        Ok(())
     }
 
     /// Frees every task that was given up, for a leader that takes over and tries again.
@@ -193,6 +297,9 @@ impl TaskWords {
             if let Task::Claimed { owner, .. } = self.look(task)? {
                 owners.insert(owner);
             }
+        }
+        if let Some(bundles) = &self.bundles {
+            owners.extend(bundles.owners()?);
         }
         Ok(owners)
     }

@@ -7,14 +7,20 @@
 //! task word (a unit of blocks, or a stripe)      chunk word (a piece of the arena)
 //!   0..2   state: 0 FREE 1 CLAIMED 2 DONE 3 POISON  0      state: 0 FREE 1 OWNED
 //!   2..8   attempts that died, 0..=63               1..32  sequence number, + 1 at every allocation
-//!   8..32  zero                                     32..64 owner (zero when FREE)
-//!   32..64 owner (CLAIMED) or head chunk (DONE)
+//!   8      CLAIMED, as part of a bundle             32..64 owner (zero when FREE)
+//!   9..32  zero
+//!   32..64 owner or bundle (CLAIMED), or head
+//!          chunk (DONE)
 //!
 //! slot word (a place for a worker)               owner, 32 bits
 //!   0..3   state                                    0..20  generation
 //!   3..23  generation                               20..32 slot
 //!   23..64 zero
 //! ```
+//!
+//! A *bundle* is claims on several tasks that are committed, or lost, at once: their words name the bundle, and the bundle's own word, another
+//! task word, says how they stand ([`Task::in_bundle`]). A bundle is used once, so what its word has come to stays so. In PostgreSQL a tuple names its transaction likewise, and two
+//! bits in `pg_xact` decide over all tuples of it: there is nothing to undo when it aborts.
 //!
 //! Promises: every transition is one compare-and-swap from an exact old value (I2), so it may be tried by anybody, any number of
 //! times, and by two processes at once (I5). A word with bits that this module never writes does not decode ([`BadWord`]).
@@ -34,6 +40,10 @@ pub const MAX_GENERATION: u32 = 1 << 20;
 pub const MAX_ATTEMPTS: u8 = 63;
 /// Sequence numbers a chunk can have.
 pub const MAX_SEQ: u32 = 1 << 31;
+/// The bit of a CLAIMED task that is part of a bundle.
+const BUNDLED: u64 = 1 << 8;
+/// A bundle that came to nothing, without a death.
+const ABANDONED: u64 = Task::Poison { attempts: 0 }.pack();
 
 /// A worker's identity: a slot and how many workers were started in that slot. Never a process id, which the kernel reuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -82,6 +92,13 @@ pub enum Task {
         /// Owners that died on it before.
         attempts: u8,
     },
+    /// It is part of bundle `bundle`, whose word says how it stands. Of a bundle that is DONE: so is the task, in its result.
+    Bundled {
+        /// Which bundle.
+        bundle: u32,
+        /// Owners that died on it before.
+        attempts: u8,
+    },
     /// Its result is the chain of chunks that starts at `head`, immutable from now on (I4).
     Done {
         /// First chunk of the result.
@@ -102,6 +119,7 @@ impl Task {
         let (state, attempts, payload) = match self {
             Self::Free { attempts } => (0, attempts, 0),
             Self::Claimed { owner, attempts } => (1, attempts, owner.pack()),
+            Self::Bundled { bundle, attempts } => (1 | BUNDLED, attempts, bundle),
             Self::Done { head, attempts } => (2, attempts, head),
             Self::Poison { attempts } => (3, attempts, 0),
         };
@@ -117,6 +135,7 @@ impl Task {
         let (attempts, payload) = ((bits >> 2 & 63) as u8, (bits >> 32) as u32);
         let task = match bits & 3 {
             0 => Self::Free { attempts },
+            1 if bits & BUNDLED > 0 => Self::Bundled { bundle: payload, attempts },
             1 => Self::Claimed { owner: Owner::unpack(payload), attempts },
             2 => Self::Done { head: payload, attempts },
             _ => Self::Poison { attempts },
@@ -129,7 +148,7 @@ impl Task {
     pub const fn after_death(self, dead: Owner, max_attempts: u8) -> Option<Self> {
         match self {
             Self::Claimed { owner, attempts } if owner.pack() == dead.pack() => {
-                let attempts = if attempts < MAX_ATTEMPTS { attempts + 1 } else { attempts };
+                let attempts = one_more(attempts);
                 if attempts >= max_attempts {
                     Some(Self::Poison { attempts })
                 } else {
@@ -140,10 +159,42 @@ impl Task {
         }
     }
 
-    /// True when nobody needs to work on it any more.
-    pub const fn is_settled(self) -> bool {
-        matches!(self, Self::Done { .. } | Self::Poison { .. })
+    /// How a task stands whose bundle's word says `bundle`; itself if it is in none. `None` when no bundle is like that.
+    ///
+    /// | the bundle is | the task is |
+    /// |---|---|
+    /// | CLAIMED | claimed by its owner |
+    /// | DONE | done with it: this task says so |
+    /// | POISON, one attempt: its owner died | free, with one attempt more |
+    /// | POISON, no attempt: it was abandoned | free |
+    ///
+    /// Who takes a task into a bundle leaves it an attempt after this one, see [`may_be_bundled`], so none is given up with others.
+    pub const fn in_bundle(self, bundle: Self) -> Option<Self> {
+        let Self::Bundled { attempts, .. } = self else { return Some(self) };
+        match bundle {
+            Self::Claimed { owner, .. } => Some(Self::Claimed { owner, attempts }),
+            Self::Done { .. } => Some(self),
+            Self::Poison { attempts: 0 } => Some(Self::Free { attempts }),
+            Self::Poison { .. } => Some(Self::Free { attempts: one_more(attempts) }),
+            Self::Free { .. } | Self::Bundled { .. } => None,
+        }
     }
+
+    /// True when nobody needs to work on it any more. Of a task in a bundle ask only what [`Task::in_bundle`] made of it.
+    pub const fn is_settled(self) -> bool {
+        matches!(self, Self::Done { .. } | Self::Poison { .. } | Self::Bundled { .. })
+    }
+}
+
+/// An attempt more, as far as a word can tell.
+const fn one_more(attempts: u8) -> u8 {
+    if attempts < MAX_ATTEMPTS { attempts + 1 } else { attempts }
+}
+
+/// Whether a task on which so many died may be taken up together with others: not when it is given up after the next death. It is alone then, so
+/// that the one that kills is found, and no other is blamed.
+pub const fn may_be_bundled(attempts: u8, max_attempts: u8) -> bool {
+    attempts.saturating_add(1) < max_attempts
 }
 
 /// What a chunk word says of its chunk.
@@ -290,17 +341,34 @@ pub fn look(word: &AtomicU64) -> Result<Task, BadWord> {
     Task::unpack(word.load(Ordering::Acquire))
 }
 
-/// Claims a free task for `owner`; `None` when it is not free (any more).
+/// Claims a free task for `owner`; `None` when it is not free (any more), or in a bundle.
 ///
 /// # Errors
 /// [`BadWord`] when the word is damaged.
 pub fn claim(word: &AtomicU64, owner: Owner) -> Result<Option<Claim>, BadWord> {
-    let seen = word.load(Ordering::Relaxed);
-    let Task::Free { attempts } = Task::unpack(seen)? else { return Ok(None) };
+    let seen = Task::unpack(word.load(Ordering::Relaxed))?;
+    let Task::Free { attempts } = seen else { return Ok(None) };
+    Ok(claim_seen(word, seen, owner, attempts))
+}
+
+/// Claims for `owner` a task whose word was `seen`, which is free with so many `attempts`; `None` when the word is another by now.
+pub fn claim_seen(word: &AtomicU64, seen: Task, owner: Owner, attempts: u8) -> Option<Claim> {
     let claim = Claim { owner, attempts };
     // Acquire: partner is the Release in `recover` or `give_back`, which freed the word.
-    let swap = word.compare_exchange(seen, claim.word(), Ordering::AcqRel, Ordering::Relaxed);
-    Ok(swap.ok().map(|_| claim))
+    let swap = word.compare_exchange(seen.pack(), claim.word(), Ordering::AcqRel, Ordering::Relaxed);
+    swap.ok().map(|_| claim)
+}
+
+/// Takes a task whose word was `seen`, which is free with so many `attempts`, into bundle `bundle`, which the caller has claimed; false when the word is
+/// another by now. Only the bundle's owner does this, and not once it has committed it. Also false where the task was in this very bundle: that has
+/// ended, and one death is not counted on a task twice.
+pub fn bundle_seen(word: &AtomicU64, seen: Task, bundle: u32, attempts: u8) -> bool {
+    if matches!(seen, Task::Bundled { bundle: before, .. } if before == bundle) {
+        return false;
+    }
+    let bundled = Task::Bundled { bundle, attempts }.pack();
+    // Acquire: as in `claim_seen`.
+    word.compare_exchange(seen.pack(), bundled, Ordering::AcqRel, Ordering::Relaxed).is_ok()
 }
 
 /// Publishes the result of a claimed task: the one instruction after which it exists.
@@ -331,6 +399,22 @@ pub fn consume(word: &AtomicU64, head: u32) -> Result<bool, BadWord> {
 pub fn give_back(word: &AtomicU64, claim: Claim) {
     let free = Task::Free { attempts: claim.attempts }.pack();
     let _ = word.compare_exchange(claim.word(), free, Ordering::AcqRel, Ordering::Relaxed);
+}
+
+/// Ends the claim on a bundle for good without counting an attempt on its tasks: they are free again, at once.
+pub fn abandon(word: &AtomicU64, claim: Claim) {
+    let _ = word.compare_exchange(claim.word(), ABANDONED, Ordering::AcqRel, Ordering::Relaxed);
+}
+
+/// The same for the bundle of an owner that died for a reason that has nothing to do with it. Idempotent; says whether this call changed the
+/// word.
+///
+/// # Errors
+/// [`BadWord`] when the word is damaged.
+pub fn abandon_of(word: &AtomicU64, dead: Owner) -> Result<bool, BadWord> {
+    let seen = word.load(Ordering::Acquire);
+    let is_dead = matches!(Task::unpack(seen)?, Task::Claimed { owner, .. } if owner == dead);
+    Ok(is_dead && word.compare_exchange(seen, ABANDONED, Ordering::AcqRel, Ordering::Relaxed).is_ok())
 }
 
 /// Takes a task away from an owner that is dead or believed to be. Idempotent; says what the task became, if this call changed it.
@@ -413,6 +497,8 @@ mod tests {
             attempts.clone().prop_map(|attempts| Task::Free { attempts }),
             (owner(), attempts.clone()).prop_map(|(owner, attempts)| Task::Claimed { owner, attempts }),
             (any::<u32>(), attempts.clone()).prop_map(|(head, attempts)| Task::Done { head, attempts }),
+            (any::<u32>(), attempts.clone())
+                .prop_map(|(bundle, attempts)| Task::Bundled { bundle, attempts }),
             attempts.prop_map(|attempts| Task::Poison { attempts }),
         ]
     }
@@ -477,6 +563,53 @@ mod tests {
         let _claim = claim(&word, A).unwrap().expect("free");
         assert_eq!(recover(&word, A, 3), Ok(Some(Task::Poison { attempts: 3 })));
         assert_eq!(claim(&word, B), Ok(None));
+    }
+
+    #[test]
+    fn one_word_decides_over_all_tasks_of_a_bundle() {
+        let bundle = AtomicU64::new(Task::Free { attempts: 0 }.pack());
+        let words = [0, 1].map(|attempts| AtomicU64::new(Task::Free { attempts }.pack()));
+        let stand = |word: &AtomicU64| look(word).unwrap().in_bundle(look(&bundle).unwrap());
+        let claim = claim(&bundle, A).unwrap().expect("free");
+        for (word, attempts) in words.iter().zip([0, 1]) {
+            assert!(bundle_seen(word, Task::Free { attempts }, 7, attempts));
+            assert!(!bundle_seen(word, Task::Free { attempts }, 8, attempts), "taken");
+            assert_eq!(super::claim(word, B), Ok(None), "by itself it is nobody's to claim");
+            assert_eq!(stand(word), Some(Task::Claimed { owner: A, attempts }));
+        }
+        commit(&bundle, claim, 5).expect("mine");
+        for (word, attempts) in words.iter().zip([0, 1]) {
+            assert_eq!(stand(word), Some(Task::Bundled { bundle: 7, attempts }), "done with it");
+        }
+    }
+
+    #[test]
+    fn what_a_bundle_had_is_free_when_its_owner_died_or_gave_up() {
+        for died in [true, false] {
+            let bundle = AtomicU64::new(Task::Free { attempts: 0 }.pack());
+            let word = AtomicU64::new(Task::Free { attempts: 1 }.pack());
+            let zombie = claim(&bundle, A).unwrap().expect("free");
+            assert!(bundle_seen(&word, Task::Free { attempts: 1 }, 7, 1));
+            if died {
+                recover(&bundle, A, 1).unwrap();
+            } else {
+                assert_eq!(abandon_of(&bundle, A), Ok(true));
+                assert_eq!(abandon_of(&bundle, A), Ok(false));
+            }
+            abandon(&bundle, zombie);
+            let seen = look(&word).unwrap();
+            let attempts = 1 + u8::from(died);
+            assert_eq!(seen.in_bundle(look(&bundle).unwrap()), Some(Task::Free { attempts }));
+            let claim = claim_seen(&word, seen, B, attempts).expect("free");
+            assert!(!bundle_seen(&word, seen, 7, attempts), "its owner does not find it free once more");
+            assert_eq!(commit(&bundle, zombie, 4), Err(Fenced), "nor does it come back");
+            assert_eq!(super::claim(&bundle, B), Ok(None), "nobody uses a bundle twice");
+            commit(&word, claim, 9).expect("mine");
+        }
+        assert_eq!(
+            [(0, 1), (0, 2), (1, 2), (1, 3), (255, 255)].map(|(n, most)| may_be_bundled(n, most)),
+            [false, true, false, true, false]
+        );
     }
 
     #[test]

@@ -12,8 +12,8 @@ use loom::sync::Arc;
 use loom::thread;
 use shm_layout::sync::{AtomicU64, Ordering};
 use shm_layout::words::{
-    Chunk, Claim, Owner, Slot, SlotState, Task, allocate, change_slot, claim, commit, give_back, look,
-    owned_by, recover, release,
+    Chunk, Claim, Owner, Slot, SlotState, Task, allocate, bundle_seen, change_slot, claim, claim_seen,
+    commit, give_back, look, owned_by, recover, release,
 };
 
 const A: Owner = Owner { slot: 0, generation: 1 };
@@ -255,6 +255,91 @@ fn a_dead_workers_chunk_is_freed_once_and_its_next_owner_keeps_it() {
         let taken = next.join().expect("next");
         let now = Chunk::unpack(shared.chunks[0].load(Ordering::Relaxed)).expect("sound word");
         assert_eq!(now, if taken { Chunk::Owned { owner: B, seq: 2 } } else { Chunk::Free { seq: 1 } });
+    });
+}
+
+/// A bundle with two tasks, and what is published of them.
+struct Bundled {
+    bundle: AtomicU64,
+    tasks: [AtomicU64; 2],
+    data: AtomicU64,
+}
+
+impl Bundled {
+    /// Two tasks in the bundle, which is A's.
+    fn new() -> (Arc<Self>, Claim) {
+        let free = || AtomicU64::new(Task::Free { attempts: 0 }.pack());
+        let shared = Self { bundle: free(), tasks: [free(), free()], data: AtomicU64::new(0) };
+        let claimed = claim(&shared.bundle, A).expect("sound word").expect("free");
+        for word in &shared.tasks {
+            assert!(bundle_seen(word, Task::Free { attempts: 0 }, 0, 0));
+        }
+        (Arc::new(shared), claimed)
+    }
+
+    /// What a task's word says, and how it stands.
+    fn see(&self, task: usize) -> (Task, Task) {
+        let seen = look(&self.tasks[task]).expect("sound word");
+        let bundle = look(&self.bundle).expect("sound word");
+        (seen, seen.in_bundle(bundle).expect("a bundle that was claimed"))
+    }
+
+    /// Takes what is free, as B.
+    fn take(&self, task: usize) -> bool {
+        match self.see(task) {
+            (seen, Task::Free { attempts }) => claim_seen(&self.tasks[task], seen, B, attempts).is_some(),
+            _ => false,
+        }
+    }
+}
+
+#[test]
+fn who_sees_a_task_done_with_its_bundle_sees_the_data() {
+    loom::model(|| {
+        let (shared, claimed) = Bundled::new();
+        let writer = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                shared.data.store(42, Ordering::Relaxed);
+                commit(&shared.bundle, claimed, 0).expect("nobody took the claim");
+            })
+        };
+        if shared.see(1).1.is_settled() {
+            assert_eq!(shared.data.load(Ordering::Relaxed), 42);
+            assert!(shared.see(0).1.is_settled(), "both at once");
+        }
+        writer.join().expect("writer");
+    });
+}
+
+/// The owner of a bundle, wrongly believed dead, commits it while another wants what is in it.
+#[test]
+fn a_bundle_is_committed_or_its_tasks_are_free_and_never_both() {
+    loom::model(|| {
+        let (shared, claimed) = Bundled::new();
+        let zombie = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                let committed = commit(&shared.bundle, claimed, 0).is_ok();
+                // It may still want one of them by itself.
+                if let (seen, Task::Free { attempts }) = shared.see(0) {
+                    assert!(!bundle_seen(&shared.tasks[0], seen, 0, attempts), "not into the same bundle");
+                }
+                committed
+            })
+        };
+        let other = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || shared.take(0))
+        };
+        let ended = recover(&shared.bundle, A, 1).expect("sound word").is_some();
+        let mine = shared.take(1);
+        let committed = zombie.join().expect("zombie");
+        let theirs = other.join().expect("other");
+        assert!(ended ^ committed);
+        assert!(!committed || !mine && !theirs, "what is done is not taken");
+        assert_eq!(mine, ended, "what a dead owner had is free at once");
+        assert_eq!(shared.see(1).1.is_settled(), committed);
     });
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use kmer_tests::data::Rng;
-use kmer_tests::engine::{Engine, leader};
+use kmer_tests::engine::{Ended, Engine, leader};
 
 /// Reads of a small genome, among them some with many repeats, as FASTA.
 fn reads(dir: &Path, count: usize) -> PathBuf {
@@ -36,6 +36,14 @@ fn imported(dir: &Path) -> PathBuf {
 
 fn engine(words: &str, path: &Path) -> Engine {
     leader().words(words).arg(path)
+}
+
+/// The lines of k-mers.
+fn kmers(ended: &Ended) -> Vec<&[u8]> {
+    let lines: Vec<&[u8]> =
+        ended.stdout.split(|byte| *byte == b'\n').filter(|line| !line.starts_with(b"#")).collect();
+    assert!(lines.len() > 10_000, "{ended}");
+    lines
 }
 
 #[test]
@@ -73,46 +81,85 @@ fn little_memory_means_several_passes_over_sums() {
     let plain = engine("-q --all -k 12 -j 1", &path).run().exits(0);
     let planned =
         engine("--all --summed -k 12 -j 1 --unit-blocks 64 --memory 40M --dry-run", &path).run().exits(0);
-    assert!(planned.text().contains("passes: 4"), "{planned}");
+    assert!(planned.text().contains("passes: 8"), "{planned}");
     let summed = engine("-q --all --summed -k 12 -j 1 --unit-blocks 64 --memory 40M", &path).run().exits(0);
     assert!(plain.stdout == summed.stdout, "{plain}{summed}");
 }
 
-/// Without being told to: where every worker has four units with twice as many k-mers as there are keys.
+/// Without being told to: where there are as many k-mers for each worker as there are keys.
 #[test]
 fn large_relations_are_summed() {
     let dir = tempfile::tempdir().expect("a directory");
     let relation = imported(dir.path());
-    let units = |options: &str| -> u32 {
-        let words = format!("--all -k 11 -j 1 --dry-run {options}");
-        let planned = engine(&words, &relation).run().exits(0);
-        let line = planned.text().lines().find_map(|line| line.strip_prefix("units: "));
-        line.and_then(|units| units.parse().ok()).unwrap_or_else(|| panic!("{planned}"))
-    };
-    assert_eq!(units(""), 4);
-    // Where a unit may be left out it is small.
-    assert!(units("--on-error skip") > 4);
-    let summed = engine("-q --all -k 11 -j 1", &relation).run().exits(0);
-    let plain = engine("-q --all -k 11 -j 1 --on-error skip", &relation).run().exits(0);
+    let plain = engine("-q --all -k 11 -j 1 --unit-blocks 512", &relation).run().exits(0);
     assert!(plain.stdout.len() > 100_000, "{plain}");
-    assert!(plain.stdout == summed.stdout, "{plain}{summed}");
+    // 34 million k-mers, 4 million keys.
+    for (options, is_summed) in
+        [("-j 1", true), ("-j 8", true), ("-j 9", false), ("-j 2 --on-error skip", true)]
+    {
+        let ended = engine(&format!("-v --all -k 11 {options}"), &relation).run().exits(0);
+        assert_eq!(ended.stderr.contains("summed by each worker"), is_summed, "{ended}");
+        assert!(plain.stdout == ended.stdout, "{options}\n{plain}{ended}");
+    }
 }
 
-/// A few units are work for one worker only, where a part of the relation has all the rows.
+/// Units of sums are as small as others, so it is no matter where in the relation the rows are.
 #[test]
-fn uneven_relations_are_not_summed() {
+fn uneven_relations_are_summed() {
     let dir = tempfile::tempdir().expect("a directory");
     let (relation, uneven) = (imported(dir.path()), dir.path().join("uneven"));
-    let schema = |of: &Path| of.with_extension("schema");
-    fs::copy(schema(&relation), schema(&uneven)).expect("copied");
+    fs::copy(relation.with_extension("schema"), uneven.with_extension("schema")).expect("copied");
     // Pages of zeros before them, three times as many.
     let pages = fs::read(&relation).expect("the relation");
     let mut zeros = vec![0; 3 * pages.len()];
     zeros.extend(pages);
     fs::write(&uneven, zeros).expect("written");
-    for (relation, summed) in [(&relation, true), (&uneven, false)] {
-        let ended = engine("--all -k 11 -j 1 -v --count-only", relation).run().exits(0);
-        assert_eq!(ended.stderr.contains("summed in each unit"), summed, "{ended}");
+    let [even, uneven] =
+        [&relation, &uneven].map(|relation| engine("-v --all -k 11 -j 2", relation).run().exits(0));
+    assert!(uneven.stderr.contains("summed by each worker"), "{uneven}");
+    assert!(uneven.stdout.len() > 100_000 && kmers(&even) == kmers(&uneven), "{even}{uneven}");
+}
+
+/// Units whose sums a worker writes as one are committed at once: one commit of a worker that is alone, though it scans many units.
+#[test]
+fn units_are_committed_together() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (path, trace) = (reads(dir.path(), 3000), dir.path().join("trace"));
+    let words = format!("-q --all --summed -k 11 -j 1 --unit-blocks 4 --inject trace={}", trace.display());
+    let _ = engine(&words, &path).run().exits(0);
+    let told = fs::read_to_string(&trace).expect("a trace");
+    let came_by = |point: &str| told.lines().filter(|line| *line == format!("worker {point}")).count();
+    assert!(came_by("scan.bundled") > 10, "{told}");
+    assert_eq!(came_by("scan.bundled"), came_by("scan.claimed"));
+    assert_eq!([came_by("scan.stored"), came_by("scan.committed")], [1, 1]);
+}
+
+/// Whoever dies, and when: what it had scanned is scanned again, once.
+#[test]
+fn what_a_dead_worker_had_bundled_is_counted_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = reads(dir.path(), 3000);
+    let run = |options: &str| {
+        let words = format!("-q --all --summed -k 11 --unit-blocks 2 {options}");
+        engine(&words, &path).run().exits(0)
+    };
+    let plain = run("-j 1");
+    for options in [
+        "-j 1 --inject scan.bundled:nth=7:kill",
+        "-j 2 --inject scan.bundled:nth=5:again:kill --max-respawns 100 --max-attempts 60",
+        "-j 2 --inject scan.bundled:worker=1:nth=9:exit --inject scan.stored:worker=0:kill",
+        "-j 3 --inject scan.claimed:nth=4:segv",
+        "-j 1 --inject scan.committed:kill",
+        // Nobody may be taken up with others then.
+        "-j 2 --max-attempts 1",
+        "-j 2 --on-worker-death degrade --inject scan.bundled:worker=0:nth=3:kill",
+        // Believed dead while it has units, and then comes back.
+        "-j 2 --worker-timeout 0.4 --inject scan.bundled:worker=0:nth=3:stop",
+        "-j 2 --worker-timeout 0.4 --inject leader.hung:error --inject scan.bundled:worker=0:nth=3:delay=900 --inject finished:leader:delay=900",
+        "-j 2 --worker-timeout 0.4 --inject leader.hung:error --inject scan.stored:worker=0:delay=900 --inject finished:leader:delay=900",
+    ] {
+        let ended = run(options);
+        assert!(kmers(&plain) == kmers(&ended), "{options}\n{plain}{ended}");
     }
 }
 

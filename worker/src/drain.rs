@@ -28,7 +28,7 @@ use shm_layout::hash::image::{ImageWriter, squeeze};
 use shm_layout::hash::table::Table;
 use shm_layout::planted;
 use shm_layout::slots::Figure;
-use shm_layout::words::{Owner, Task};
+use shm_layout::words::Owner;
 
 /// How many sections ahead records are asked for.
 const SECTIONS_AHEAD: usize = 2;
@@ -160,15 +160,13 @@ impl Drainer {
     pub fn new(shared: &Shared, slot: u16) -> Result<Self, WorkError> {
         let job = &shared.job;
         let mut units = Vec::new();
-        for unit in 0..shared.units.len() {
-            if let Task::Done { head, .. } = shared.units.look(unit)? {
-                if unit == 0 && planted::is("unit-not-drained") {
-                    continue;
-                }
+        for (unit, head) in shared.units.results()? {
+            if units.is_empty() && planted::is("unit-not-drained") {
+                continue;
+            }
+            units.push((unit, UnitResult::open(&shared.arena, head, job.stripes())?));
+            if units.len() == 1 && planted::is("unit-drained-twice") {
                 units.push((unit, UnitResult::open(&shared.arena, head, job.stripes())?));
-                if unit == 0 && planted::is("unit-drained-twice") {
-                    units.push((unit, UnitResult::open(&shared.arena, head, job.stripes())?));
-                }
             }
         }
         let params = job.params()?;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! phase Scan    claim a unit   -> scan it, store it      -> commit, or free it when fenced
+//!               claim units    -> scan all, store one result -> commit them as a bundle, where units are summed
 //! phase Drain   claim a stripe -> count it, store its table -> commit, or free it when fenced
 //! phase Finished, Aborted      -> leave
 //! ```
@@ -17,12 +18,13 @@ use crate::drain::Drainer;
 use crate::error::WorkError;
 use crate::scan::Scanner;
 use crate::shared::{DrainOrder, Shared};
+use crate::spool::UnitSummary;
 use crate::trace::{self, Event, What};
-use shm_layout::arena::NOTHING;
+use shm_layout::arena::{NOTHING, OwnedChain};
 use shm_layout::inject::{Point, at};
 use shm_layout::slots::Figure;
 use shm_layout::state::Phase;
-use shm_layout::tasks::TaskWords;
+use shm_layout::tasks::{Bundle, TaskWords};
 use shm_layout::words::{Claim, Owner, Task};
 use std::time::{Duration, Instant};
 
@@ -34,6 +36,9 @@ const ROOM_WAIT: Duration = Duration::from_secs(5);
 const DYING: Duration = Duration::from_millis(200);
 /// Looks of the leader's after which a death before the wait was seen: one may have been under way.
 const LOOKS: u64 = 2;
+
+/// k-mers after which a bundle of units is committed, lest too much is lost with a worker: a second's work, or a few.
+pub const BUNDLE_KMERS: u64 = 1 << 29;
 
 /// How long a worker sleeps that waits for a parcel.
 const PARCEL_WAIT: Duration = Duration::from_micros(200);
@@ -74,12 +79,22 @@ pub struct Worker<'a> {
     scanner: Option<Scanner>,
     drainer: Option<Drainer>,
     order: Option<DrainOrder>,
+    /// One in which nothing is, for units that come back.
+    bundle: Option<Bundle>,
 }
 
 impl<'a> Worker<'a> {
     /// A worker for the run in `shared`, as `owner`.
     pub fn new(shared: &'a Shared, owner: Owner) -> Self {
-        Self { shared, owner, mapped: shared.job.mapped, scanner: None, drainer: None, order: None }
+        Self {
+            shared,
+            owner,
+            mapped: shared.job.mapped,
+            scanner: None,
+            drainer: None,
+            order: None,
+            bundle: None,
+        }
     }
 
     /// The same, but it reads with pread whatever the job says: for a leader, whom a bus error must not end.
@@ -150,6 +165,10 @@ impl<'a> Worker<'a> {
         around: &mut impl Surroundings,
     ) -> Result<bool, WorkError> {
         tasks.give_back(task, claim)?;
+        self.wait_for_room(recoveries, around)
+    }
+
+    fn wait_for_room(&self, recoveries: u64, around: &mut impl Surroundings) -> Result<bool, WorkError> {
         at(Point::RoomWait)?;
         let (start, looks) = (Instant::now(), self.shared.state.looks()?);
         let is_vain = |looked: u64| looked.wrapping_sub(looks) >= LOOKS && start.elapsed() > DYING;
@@ -171,7 +190,10 @@ impl<'a> Worker<'a> {
     /// As [`Worker::run`].
     pub fn scan_all(&mut self, around: &mut impl Surroundings) -> Result<(), WorkError> {
         let shared = self.shared;
-        while around.may_go_on() && shared.state.phase()? == Phase::Scan && self.may_claim()? {
+        while self.may_scan(around)? {
+            if shared.job.bundles_units() && self.scan_bundle(around)? {
+                continue;
+            }
             let (start, asked) = (Instant::now(), self.time());
             let recoveries = shared.state.recoveries()?;
             let Some((unit, claim)) = self.claim_unit()? else { break };
@@ -193,11 +215,8 @@ impl<'a> Worker<'a> {
                     continue;
                 }
             }
-            let scanner = match &mut self.scanner {
-                Some(scanner) => scanner,
-                none => none.insert(Scanner::new(shared, self.owner.slot, self.mapped)?),
-            };
-            let (chain, summary) = match scanner.scan(shared, unit, self.owner) {
+            let owner = self.owner;
+            let (chain, summary) = match self.scanner()?.scan(shared, unit, owner) {
                 Err(e) if e.is_no_room() => {
                     if self.make_room(&shared.units, (unit, claim), recoveries, around)? {
                         continue;
@@ -214,23 +233,116 @@ impl<'a> Worker<'a> {
             }
             at(Point::ScanCommitted)?;
             self.trace(What::Unit(unit as u32), times)?;
-            self.add_figures(&[
-                (Figure::Units, 1),
-                (Figure::Blocks, summary.blocks),
-                (Figure::Rows, summary.rows),
-                (Figure::Kmers, summary.kmers),
-                (Figure::ScanNanos, start.elapsed().as_nanos() as u64),
-                (Figure::Progress, 1),
-            ])?;
+            self.count_scanned(1, &summary, start)?;
         }
         Ok(())
+    }
+
+    /// True while this worker may claim units.
+    fn may_scan(&self, around: &mut impl Surroundings) -> Result<bool, WorkError> {
+        Ok(around.may_go_on() && self.shared.state.phase()? == Phase::Scan && self.may_claim()?)
+    }
+
+    /// Scans units into one result until none can be claimed or they have [`BUNDLE_KMERS`], and commits them together; false when there was no unit to begin with,
+    /// or no bundle.
+    fn scan_bundle(&mut self, around: &mut impl Surroundings) -> Result<bool, WorkError> {
+        let shared = self.shared;
+        let (start, asked, recoveries) = (Instant::now(), self.time(), shared.state.recoveries()?);
+        let Some(bundle) = self.begin_bundle()? else { return Ok(false) };
+        let Some(unit) = self.bundle_unit(&bundle)? else {
+            self.bundle = Some(bundle);
+            return Ok(false);
+        };
+        let (result, chain, summary) = match self.scan_units(&bundle, unit, asked, around) {
+            Err(e) if e.is_no_room() => {
+                shared.units.abandon(&bundle)?;
+                return if self.wait_for_room(recoveries, around)? { Ok(true) } else { Err(e) };
+            }
+            scanned => scanned?,
+        };
+        at(Point::ScanStored)?;
+        if let Err(e) = shared.units.commit_bundle(&bundle, self.owner, chain.head()) {
+            at(Point::ScanFenced)?;
+            shared.arena.free(chain)?;
+            return Err(e.into());
+        }
+        at(Point::ScanCommitted)?;
+        self.count_scanned(result, &summary, start)?;
+        Ok(true)
+    }
+
+    /// Scans `unit`, which was claimed at this time, and those after it. Returns how many, their result and what it came to.
+    fn scan_units(
+        &mut self,
+        bundle: &Bundle,
+        mut unit: usize,
+        mut asked: u64,
+        around: &mut impl Surroundings,
+    ) -> Result<(u64, OwnedChain, UnitSummary), WorkError> {
+        let (shared, owner) = (self.shared, self.owner);
+        let number = shared.units.result_of(bundle);
+        self.scanner()?.begin(shared, number, shared.share(unit), owner);
+        let mut units = 0;
+        loop {
+            let times = (asked, self.time());
+            self.step(1, unit)?;
+            self.scanner()?.take(shared, unit)?;
+            at(Point::ScanBundled)?;
+            units += 1;
+            self.trace(What::Unit(unit as u32), times)?;
+            if self.scanner()?.kmers() >= BUNDLE_KMERS || !self.may_scan(around)? {
+                break;
+            }
+            asked = self.time();
+            let Some(next) = self.bundle_unit(bundle)? else { break };
+            unit = next;
+        }
+        let (chain, summary) = self.scanner()?.finish(shared)?;
+        Ok((units, chain, summary))
+    }
+
+    fn scanner(&mut self) -> Result<&mut Scanner, WorkError> {
+        Ok(match &mut self.scanner {
+            Some(scanner) => scanner,
+            none => none.insert(Scanner::new(self.shared, self.owner.slot, self.mapped)?),
+        })
+    }
+
+    /// A bundle with nothing in it: the one that was left over, or a new one.
+    fn begin_bundle(&mut self) -> Result<Option<Bundle>, WorkError> {
+        match self.bundle.take() {
+            Some(bundle) => Ok(Some(bundle)),
+            None => Ok(self.shared.units.begin_bundle(self.owner)?),
+        }
+    }
+
+    /// Takes the next unit into a bundle.
+    fn bundle_unit(&self, bundle: &Bundle) -> Result<Option<usize>, WorkError> {
+        let shared = self.shared;
+        let unit = shared.state.bundle_unit(&shared.units, bundle, shared.job.max_attempts)?;
+        if unit.is_some() {
+            at(Point::ScanClaimed)?;
+        }
+        Ok(unit)
+    }
+
+    /// Adds what was committed to the slot's figures.
+    fn count_scanned(&self, units: u64, summary: &UnitSummary, start: Instant) -> Result<(), WorkError> {
+        self.add_figures(&[
+            (Figure::Units, units),
+            (Figure::Blocks, summary.blocks),
+            (Figure::Rows, summary.rows),
+            (Figure::Kmers, summary.kmers),
+            (Figure::ScanNanos, start.elapsed().as_nanos() as u64),
+            (Figure::Progress, 1),
+        ])
     }
 
     /// Claims the next unit; of a stream always the first that is free, since its parcels are made in order and only some at a time.
     fn claim_unit(&self) -> Result<Option<(usize, Claim)>, WorkError> {
         let shared = self.shared;
         if shared.job.stream.is_some() {
-            return Ok(shared.units.claim_any(self.owner)?);
+            return Ok(shared.units.first(|unit| shared.units.claim(unit, self.owner))?);
         }
         Ok(shared.state.claim_unit(&shared.units, self.owner)?)
     }
@@ -244,7 +356,7 @@ impl<'a> Worker<'a> {
                 Task::Done { head: NOTHING, .. } => return Ok(Parcel::Ended),
                 Task::Done { .. } => return Ok(Parcel::There),
                 Task::Free { .. } | Task::Claimed { .. } => {}
-                Task::Poison { .. } => return Ok(Parcel::Leave),
+                Task::Poison { .. } | Task::Bundled { .. } => return Ok(Parcel::Leave),
             }
             if !around.may_go_on() || shared.state.phase()? != Phase::Scan || !self.may_claim()? {
                 return Ok(Parcel::Leave);
@@ -289,6 +401,9 @@ impl<'a> Worker<'a> {
         let shared = self.shared;
         // What the scan held is not needed any more.
         self.scanner = None;
+        if let Some(bundle) = self.bundle.take() {
+            shared.units.abandon(&bundle)?;
+        }
         while around.may_go_on() && shared.state.phase()? == Phase::Drain && self.may_claim()? {
             let (start, asked) = (Instant::now(), self.time());
             let recoveries = shared.state.recoveries()?;

@@ -173,7 +173,7 @@ pub struct Job {
 
 /// Which build this is: the version, the layout of the job with the order in which stripes are drained, and how k-mers are dealt out. Leader and workers must agree.
 pub fn build_id() -> u64 {
-    let text = concat!(env!("CARGO_PKG_VERSION"), " job 21 dealing ");
+    let text = concat!(env!("CARGO_PKG_VERSION"), " job 22 dealing ");
     text.bytes()
         .chain([RULE])
         .fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
@@ -217,6 +217,11 @@ impl Job {
     /// Units of sorted keys are written as their sums, see [`kmer::keys`].
     pub const fn is_summed(&self) -> bool {
         self.windows_bits.is_some()
+    }
+
+    /// A worker commits the units that it scans several at a time, as one result: their sums take as much room as those of one.
+    pub const fn bundles_units(&self) -> bool {
+        self.is_summed() && self.stream.is_none() && self.part_bits == 0
     }
 
     /// The job as bytes.

@@ -54,7 +54,7 @@ struct Sorter {
     unit: Unit,
 }
 
-/// What belongs to the unit at hand.
+/// What belongs to the result at hand: of a unit, or of several.
 struct Unit {
     number: usize,
     part: u32,
@@ -69,6 +69,7 @@ struct Unit {
     indexes: u64,
     row: u32,
     messages: String,
+    counts: PageCounts,
     summary: UnitSummary,
     failure: Option<WorkError>,
 }
@@ -92,25 +93,59 @@ impl Scanner {
         unit: usize,
         owner: Owner,
     ) -> Result<(OwnedChain, UnitSummary), WorkError> {
-        let (first, blocks) = shared.unit_blocks(unit)?;
-        self.sorter.begin(unit, owner, &shared.arena, shared.share(unit));
+        self.begin(shared, unit, shared.share(unit), owner);
+        self.take(shared, unit)?;
+        self.finish(shared)
+    }
+
+    /// Begins a result, which will be known as `number`, of `owner`'s: of each unit that it takes, `share`.
+    pub fn begin(&mut self, shared: &Shared, number: usize, share: Share, owner: Owner) {
+        self.sorter.begin(number, owner, &shared.arena, share);
         self.sorter.unit.slots = Some(shared.slots.clone());
-        let mut counts = PageCounts::default();
+    }
+
+    /// Takes the rows of unit `unit` into the result that was begun.
+    ///
+    /// # Errors
+    /// Damage in the relation, no room in the arena. What was stored is freed again, and the result is lost.
+    pub fn take(&mut self, shared: &Shared, unit: usize) -> Result<(), WorkError> {
+        let (first, blocks) = shared.unit_blocks(unit)?;
+        let mut counts = self.sorter.unit.counts;
         let scanned = match shared.parcel_of(unit) {
-            Some(parcel) => self.blocks.read_parcel(shared, parcel, owner, &mut self.sorter),
+            Some(parcel) => self.blocks.read_parcel(shared, parcel, self.sorter.unit.owner, &mut self.sorter),
             None => self.blocks.read(shared, first, blocks, &mut counts, &mut self.sorter),
         };
-        let scanned = self.sorter.unit.failure.take().map_or(scanned, Err);
-        let result = scanned.and_then(|text| {
-            self.sorter.unit.summary.text = text;
-            self.sorter.finish(&counts, blocks)
-        });
-        if result.is_err()
-            && let Some(chain) = self.sorter.unit.chain.take()
-        {
+        match self.sorter.unit.failure.take().map_or(scanned, Err) {
+            Ok(text) => {
+                let unit = &mut self.sorter.unit;
+                unit.counts = counts;
+                unit.summary.blocks += blocks;
+                unit.summary.text += text;
+                Ok(())
+            }
+            Err(e) => self.lose(shared, e),
+        }
+    }
+
+    /// k-mers of the result that was begun so far.
+    pub fn kmers(&self) -> u64 {
+        self.sorter.bases.counts().kmers
+    }
+
+    /// Stores what the result still lacks.
+    ///
+    /// # Errors
+    /// As [`Scanner::take`].
+    pub fn finish(&mut self, shared: &Shared) -> Result<(OwnedChain, UnitSummary), WorkError> {
+        self.sorter.finish().or_else(|e| self.lose(shared, e))
+    }
+
+    /// Frees what was stored of the result.
+    fn lose<T>(&mut self, shared: &Shared, error: WorkError) -> Result<T, WorkError> {
+        if let Some(chain) = self.sorter.unit.chain.take() {
             shared.arena.free(chain)?;
         }
-        result
+        Err(error)
     }
 }
 
@@ -130,6 +165,7 @@ impl Sorter {
             indexes: 0,
             row: 0,
             messages: String::new(),
+            counts: PageCounts::default(),
             summary: UnitSummary::default(),
             failure: None,
         };
@@ -170,7 +206,7 @@ impl Sorter {
         unit.part = share.part;
         (unit.chain_bytes, unit.row, unit.summary, unit.failure) = (0, 0, UnitSummary::default(), None);
         unit.batches.clear();
-        unit.indexes = 0;
+        (unit.indexes, unit.counts) = (0, PageCounts::default());
         unit.messages.clear();
     }
 
@@ -280,7 +316,7 @@ impl Sorter {
     }
 
     /// Stores what is left and the tail. The counts must agree with each other before anybody may see the result.
-    fn finish(&mut self, counts: &PageCounts, blocks: u64) -> Result<(OwnedChain, UnitSummary), WorkError> {
+    fn finish(&mut self) -> Result<(OwnedChain, UnitSummary), WorkError> {
         self.store_rest()?;
         let (left_out, repeats) = match &self.method {
             Method::SuperKmers(splitter) => (splitter.left_out(), 0),
@@ -292,9 +328,9 @@ impl Sorter {
         if unit.part > 0 {
             // What is not of its own part is told by the unit that has the first.
             unit.messages.clear();
-            (unit.summary.short, unit.summary.text) = (0, 0);
+            (unit.summary.short, unit.summary.text, unit.summary.blocks) = (0, 0, 0);
         } else {
-            count_rows(&mut unit.summary, counts, blocks);
+            count_rows(&mut unit.summary, &unit.counts);
             unit.summary.rows += self.letters.rows;
             unit.summary.short += self.letters.short;
             unit.summary.damaged_tuples += self.letters.damaged;
@@ -327,13 +363,12 @@ fn store_keys(
     unit.store(batch, sections)
 }
 
-fn count_rows(summary: &mut UnitSummary, counts: &PageCounts, blocks: u64) {
+fn count_rows(summary: &mut UnitSummary, counts: &PageCounts) {
     (summary.rows, summary.nulls, summary.missing) = (counts.live, counts.nulls, counts.missing);
     (summary.compressed, summary.external) = (counts.compressed, counts.external);
     (summary.dead, summary.undecided, summary.zero_pages) =
         (counts.dead, counts.undecided, counts.zero_pages);
     (summary.damaged_pages, summary.damaged_tuples) = (counts.damaged_pages, counts.damaged_tuples);
-    summary.blocks = blocks;
 }
 
 fn equal(what: &str, expected: u64, found: u64) -> Result<(), WorkError> {

@@ -11,6 +11,7 @@
 //! | [`KEY_DRAIN`] | what the leader decides when it opens the drain, see [`DrainOrder`] |
 //! | [`KEY_COMMAND`] | what the leader's user typed, for another leader that goes on |
 //! | [`KEY_SEAL`] | a digest over all of this that does not change, see [`crate::seal`] |
+//! | [`KEY_BUNDLES`] | bundle words, when units are committed several at a time, see [`Job::bundles_units`] |
 //! | [`KEY_PARCELS`] | parcel words, when there is a stream, see [`crate::feed`] |
 //! | [`KEY_TOAST`] | indexes of the TOAST relations, one behind the other, when there are any |
 //! | [`KEY_CARRIED`] | what finished passes of the run came to, for its leader: it has a digest of its own |
@@ -51,6 +52,8 @@ pub const KEY_DRAIN: u64 = 0x4b4d_0007;
 pub const KEY_COMMAND: u64 = 0x4b4d_0009;
 /// The seal.
 pub const KEY_SEAL: u64 = 0x4b4d_000a;
+/// Bundle words.
+pub const KEY_BUNDLES: u64 = 0x4b4d_000e;
 /// Parcel words.
 pub const KEY_PARCELS: u64 = 0x4b4d_000b;
 /// TOAST indexes.
@@ -59,6 +62,9 @@ pub const KEY_TOAST: u64 = 0x4b4d_0008;
 pub const KEY_TRACE: u64 = 0x4b4d_000c;
 /// What finished passes came to.
 pub const KEY_CARRIED: u64 = 0x4b4d_000d;
+
+/// Bundles besides one for each unit and slot.
+const SPARE_BUNDLES: usize = 64;
 
 /// How large the parts of a segment are.
 #[derive(Clone, Copy, Debug)]
@@ -87,6 +93,12 @@ impl Sizes {
     /// How so many blocks are parted into units.
     pub const fn units(&self, total_blocks: u64) -> Units {
         Units { total_blocks, unit_blocks: self.unit_blocks, ramp: self.ramp }
+    }
+
+    /// Bundles that units may be in: as many as there are of these, and more, since each that dies takes one with it that nobody uses again.
+    pub fn bundles(&self, job: &Job) -> usize {
+        let units = self.units(job.blocks_to_claim()).count() as usize;
+        if job.bundles_units() { units + self.slots + SPARE_BUNDLES } else { 0 }
     }
 }
 
@@ -198,6 +210,10 @@ impl Shared {
         for bytes in [toast_index, carried].into_iter().filter(|bytes| !bytes.is_empty()) {
             toc.estimate(bytes.len());
         }
+        let bundles = sizes.bundles(&job);
+        if bundles > 0 {
+            toc.estimate(TaskWords::estimate(bundles));
+        }
         let parcels = job.stream.map_or(0, |stream| stream.parcels as usize);
         if parcels > 0 {
             toc.estimate(TaskWords::estimate(parcels));
@@ -217,7 +233,11 @@ impl Shared {
         segment.map().write(area.offset, &encoded)?;
         let slots = Slots::attach(&segment, toc.allocate(KEY_SLOTS, Slots::estimate(sizes.slots))?)?;
         let area = toc.allocate(KEY_UNITS, TaskWords::estimate(units))?;
-        let units = TaskWords::create_in(&segment, area, units)?;
+        let mut units = TaskWords::create_in(&segment, area, units)?;
+        if bundles > 0 {
+            let area = toc.allocate(KEY_BUNDLES, TaskWords::estimate(bundles))?;
+            units = units.with_bundles(TaskWords::create_in(&segment, area, bundles)?);
+        }
         let area = toc.allocate(KEY_STRIPES, TaskWords::estimate(stripes))?;
         let words = TaskWords::create_in(&segment, area, stripes)?;
         let arena = Arena::attach(&segment, toc.allocate(KEY_ARENA, Arena::estimate(chunks, sizes.twice))?)?;
@@ -287,12 +307,16 @@ impl Shared {
         let job = Job::decode(&encoded)?;
         job.params()?;
         let slots = Slots::attach(&segment, toc.lookup(KEY_SLOTS)?)?;
+        let units = TaskWords::attach(&segment, toc.lookup(KEY_UNITS)?)?;
         let trace = toc.lookup(KEY_TRACE).ok();
         let shared = Self {
             trace: trace.and_then(|area| Trace::attach(&segment, area, slots.len())),
             slots,
             state: SharedState::attach(&segment, toc.lookup(KEY_STATE)?)?,
-            units: TaskWords::attach(&segment, toc.lookup(KEY_UNITS)?)?,
+            units: match toc.lookup(KEY_BUNDLES) {
+                Ok(bundles) => units.with_bundles(TaskWords::attach(&segment, bundles)?),
+                Err(_) => units,
+            },
             stripes: TaskWords::attach(&segment, toc.lookup(KEY_STRIPES)?)?,
             parcels: match job.stream {
                 Some(_) => TaskWords::attach(&segment, toc.lookup(KEY_PARCELS)?)?,

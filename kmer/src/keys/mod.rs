@@ -42,8 +42,8 @@ pub const RECORD_BYTES: usize = 2;
 pub(crate) const CHUNK: usize = 512;
 /// Bytes of buckets, all together.
 const ROOM: usize = 1 << 22;
-/// k-mers after which sums are written even if the unit goes on: a section's number of them has 32 bits.
-const MOST_SUMMED: u64 = 1 << 28;
+/// k-mers after which sums are written even if more are to come: a section's number of them has 32 bits.
+const MOST_SUMMED: u64 = 1 << 30;
 
 /// Whether keys of `params` are sorted this way: there are too many to be counted in every unit, but not by far.
 pub const fn suits(params: Params) -> bool {

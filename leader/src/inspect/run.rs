@@ -72,6 +72,7 @@ fn key_name(key: u64) -> (&'static str, &'static str) {
         shared::KEY_STRIPES => ("stripe words", "plan node id: dshash_table_handle"),
         shared::KEY_ARENA => ("chunk words and links", "PARALLEL_KEY_DSA"),
         shared::KEY_DRAIN => ("order of the drain", "(none)"),
+        shared::KEY_BUNDLES => ("bundle words", "(none; transactions in pg_xact)"),
         shared::KEY_PARCELS => ("parcel words", "PARALLEL_KEY_TUPLE_QUEUE"),
         shared::KEY_TOAST => ("TOAST indexes", "(none)"),
         shared::KEY_COMMAND => ("command line", "PARALLEL_KEY_QUERY_TEXT"),
@@ -184,7 +185,7 @@ pub(super) fn letters(tasks: &TaskWords) -> Result<Vec<u8>, Failure> {
         Ok(match tasks.look(task)? {
             Task::Free { .. } => b'.',
             Task::Claimed { .. } => b'+',
-            Task::Done { .. } => b'#',
+            Task::Done { .. } | Task::Bundled { .. } => b'#',
             Task::Poison { .. } => b'!',
         })
     };
@@ -207,16 +208,20 @@ fn units(shared: &Shared) -> Result<Part, Failure> {
     let letters = letters(&shared.units)?;
     tasks(&mut part, &letters);
     let (mut rows, mut bytes, mut chunks, mut kmers) = (Vec::new(), 0u64, 0, 0u64);
-    for unit in 0..shared.units.len() {
-        let Task::Done { head, .. } = shared.units.look(unit)? else { continue };
+    for (unit, head) in shared.units.results()? {
         let result = UnitResult::open(&shared.arena, head, shared.job.stripes())?;
         let chain = result.chain();
         (bytes, chunks) = (bytes + chain.len(), chunks + chain.chunks().len());
         kmers = kmers.saturating_add(result.summary.delivered);
         if rows.len() < LISTED {
-            let (first, count) = shared.unit_blocks(unit)?;
+            let (unit, blocks) = if unit < shared.units.len() {
+                let (first, count) = shared.unit_blocks(unit)?;
+                (unit.to_string(), format!("{first}..{}", first + count))
+            } else {
+                (format!("bundle {}", unit - shared.units.len()), format!("{} in all", result.summary.blocks))
+            };
             let numbers = [result.summary.rows, result.summary.kmers, result.summary.delivered, chain.len()];
-            let mut row = vec![unit.to_string(), format!("{first}..{}", first + count)];
+            let mut row = vec![unit, blocks];
             row.extend(numbers.map(|n| n.to_string()));
             row.extend([chain.chunks().len().to_string(), result.batches().to_string()]);
             rows.push(row);

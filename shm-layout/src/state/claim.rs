@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::inject::{Point, at};
 use crate::planted::RECOVERS;
 use crate::sync::Ordering;
-use crate::tasks::TaskWords;
+use crate::tasks::{Bundle, TaskWords};
 use crate::words::{Claim, Owner};
 
 impl SharedState {
@@ -19,17 +19,34 @@ impl SharedState {
     /// # Errors
     /// [`Error::Word`](crate::error::Error::Word), [`Error::Lock`](crate::error::Error::Lock).
     pub fn claim_unit(&self, units: &TaskWords, owner: Owner) -> Result<Option<(usize, Claim)>> {
-        if let Some(found) = self.claim_in_order(units, owner)? {
+        self.claim_next(units, |unit| units.claim(unit, owner))
+    }
+
+    /// Takes the next unit into a bundle likewise, see [`TaskWords::bundle`]. `None` also when those that are free are to be claimed alone.
+    ///
+    /// # Errors
+    /// As [`SharedState::claim_unit`].
+    pub fn bundle_unit(&self, units: &TaskWords, bundle: &Bundle, max_attempts: u8) -> Result<Option<usize>> {
+        let claim = |unit| Ok(units.bundle(unit, bundle, max_attempts)?.then_some(()));
+        Ok(self.claim_next(units, claim)?.map(|(unit, ())| unit))
+    }
+
+    fn claim_next<T>(
+        &self,
+        units: &TaskWords,
+        claim: impl Fn(usize) -> Result<Option<T>>,
+    ) -> Result<Option<(usize, T)>> {
+        if let Some(found) = self.claim_in_order(&claim)? {
             return Ok(Some(found));
         }
-        let found = units.claim_any(owner)?;
+        let found = units.first(claim)?;
         if found.is_some() {
             at(Point::ClaimAgain)?;
         }
         Ok(found)
     }
 
-    fn claim_in_order(&self, units: &TaskWords, owner: Owner) -> Result<Option<(usize, Claim)>> {
+    fn claim_in_order<T>(&self, claim: impl Fn(usize) -> Result<Option<T>>) -> Result<Option<(usize, T)>> {
         let parted = self.units()?;
         if self.next_block()? >= parted.total_blocks {
             return Ok(None);
@@ -47,7 +64,7 @@ impl SharedState {
                 return Ok(None);
             }
             let unit = parted.of_block(block);
-            let claim = units.claim(unit as usize, owner)?;
+            let claim = claim(unit as usize)?;
             if claim.is_some() {
                 at(Point::ClaimTaken)?;
             }
