@@ -600,8 +600,8 @@ mod tests {
             let seen = look(&word).unwrap();
             let attempts = 1 + u8::from(died);
             assert_eq!(seen.in_bundle(look(&bundle).unwrap()), Some(Task::Free { attempts }));
-            let claim = claim_seen(&word, seen, B, attempts).expect("free");
             assert!(!bundle_seen(&word, seen, 7, attempts), "its owner does not find it free once more");
+            let claim = claim_seen(&word, seen, B, attempts).expect("free");
             assert_eq!(commit(&bundle, zombie, 4), Err(Fenced), "nor does it come back");
             assert_eq!(super::claim(&bundle, B), Ok(None), "nobody uses a bundle twice");
             commit(&word, claim, 9).expect("mine");
