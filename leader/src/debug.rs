@@ -33,7 +33,7 @@ pub struct DebugArgs {
     /// 2^N passes share the stripes
     #[arg(long, value_name = "N", hide = true, value_parser = clap::value_parser!(u32).range(0..=8))]
     pub pass_bits: Option<u32>,
-    /// Units of sorted keys are written as sums, however small
+    /// Sorted keys are written as sums, however few they are
     #[arg(long, hide = true)]
     pub summed: bool,
     /// Bytes of bases after which a unit stores a batch

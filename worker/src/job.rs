@@ -214,7 +214,7 @@ pub fn path_of(bytes: &[u8]) -> &Path {
 }
 
 impl Job {
-    /// Units of sorted keys are written as their sums, see [`kmer::keys`].
+    /// Sorted keys are written as their sums, see [`kmer::keys`].
     pub const fn is_summed(&self) -> bool {
         self.windows_bits.is_some()
     }

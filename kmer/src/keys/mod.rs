@@ -6,8 +6,8 @@
 //! a section of records := record*      record: the key's low bits, u16, little-endian
 //! ```
 //!
-//! A unit with more k-mers than there are keys is better written as its sums (`sums.rs`): then only a byte for each key gets into shared memory, once a
-//! unit, and k-mers are sorted four at a time.
+//! As many k-mers as there are keys, or more, are better written as their sums (`sums.rs`): then only a byte for each key gets into shared memory, once for
+//! all units that a worker scans, and k-mers are sorted four at a time.
 //!
 //! A row's repeats are left out before, so a drain counts with a place for each key of the stripe and asks no questions. Short rows, reads, are
 //! searched for repeats through a table of stamps: where a key's place has the stamp of this row already, the row's keys so far are looked through.
@@ -62,7 +62,7 @@ pub const fn least_stripe_bits(params: Params) -> u32 {
     params.key_bits().saturating_sub(RECORD_BITS)
 }
 
-/// Bytes of room for windows of k-mers on their way to sums, as a power of two: the least, and enough for a unit with four times as many k-mers as there are
+/// Bytes of room for windows of k-mers on their way to sums, as a power of two: the least, and enough for four times as many k-mers as there are
 /// keys of 24 bits.
 pub const WINDOWS_BITS: RangeInclusive<u32> = 25..=26;
 
@@ -98,7 +98,7 @@ enum Kept {
 }
 
 impl KeySorter {
-    /// A sorter for `2^stripe_bits` stripes; with `occurrences` repeats stay, and with `windows_bits`, of [`WINDOWS_BITS`], units are written as sums.
+    /// A sorter for `2^stripe_bits` stripes; with `occurrences` repeats stay, and with `windows_bits`, of [`WINDOWS_BITS`], sums are written.
     /// `None` when keys of `params` do not suit, stripes are too wide, or there is too much or too little room.
     pub fn new(
         params: Params,

@@ -1,4 +1,4 @@
-//! The sums of a large unit: how often it has each key, in a byte where that is enough.
+//! The sums of many k-mers: how often each key is among them, in a byte where that is enough.
 //!
 //! ```text
 //! a section of sums := cells more*
