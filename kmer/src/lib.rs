@@ -22,6 +22,7 @@ pub mod direct;
 pub mod keys;
 pub mod line;
 pub mod minimizer;
+mod pages;
 pub mod params;
 pub mod record;
 mod simd;

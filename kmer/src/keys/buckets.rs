@@ -1,6 +1,7 @@
 //! Records on their way: buckets of the same room, by stripe for keys that travel, by the bases of their windows for those that are counted here.
 
 use super::CHUNK;
+use crate::pages::on_large_pages;
 use crate::simd::{self, LINE};
 
 /// The least room of a bucket: what one chunk can bring, twice.
@@ -22,6 +23,11 @@ impl<T: Copy + Default> Buckets<T> {
         let room = ((bytes / size_of::<T>()) >> bits).max(LEAST_ROOM);
         let (records, filled) = (vec![T::default(); room << bits], vec![0; 1 << bits]);
         Self { room_bits: room.ilog2(), records, filled, most: 0 }
+    }
+
+    /// Asks for large pages for records, before there is one.
+    pub(super) fn on_large_pages(&mut self) {
+        on_large_pages(&mut self.records);
     }
 
     /// Forgets all records.

@@ -15,6 +15,7 @@
 use super::buckets::Buckets;
 use super::fold::fold;
 use super::row::{Row, SHORT};
+use crate::pages::on_large_pages;
 use crate::params::Params;
 use crate::simd::{self, BucketCells, CELLS, Look, WINDOW};
 
@@ -39,12 +40,16 @@ pub(super) struct Sums {
 impl Sums {
     /// Nothing counted yet. The buckets of windows take `2^windows_bits` bytes: the more, the less often a bucket's cells are fetched.
     pub(super) fn new(params: Params, windows_bits: u32) -> Self {
+        let mut windows = Buckets::new(simd::bucket_bits(params.k()), 1 << windows_bits);
+        windows.on_large_pages();
+        let mut cells = vec![0; 1 << (2 * params.k())];
+        on_large_pages(&mut cells);
         Self {
             params,
             look: Box::default(),
-            windows: Buckets::new(simd::bucket_bits(params.k()), 1 << windows_bits),
+            windows,
             bucket: Box::new([[0; CELLS]; WINDOW]),
-            cells: vec![0; 1 << (2 * params.k())],
+            cells,
             wrapped: Vec::new(),
             taken: 0,
         }
