@@ -160,12 +160,12 @@ impl Drainer {
     pub fn new(shared: &Shared, slot: u16) -> Result<Self, WorkError> {
         let job = &shared.job;
         let mut units = Vec::new();
-        for (unit, head) in shared.units.results()? {
-            if units.is_empty() && planted::is("unit-not-drained") {
+        for (at, (unit, head)) in shared.units.results()?.into_iter().enumerate() {
+            if at == 0 && planted::is("unit-not-drained") {
                 continue;
             }
             units.push((unit, UnitResult::open(&shared.arena, head, job.stripes())?));
-            if units.len() == 1 && planted::is("unit-drained-twice") {
+            if at == 0 && planted::is("unit-drained-twice") {
                 units.push((unit, UnitResult::open(&shared.arena, head, job.stripes())?));
             }
         }

@@ -14,13 +14,17 @@
 //! A worker that finds no room for a result gives its task back and waits a moment: the chunks of a worker that died just now may become
 //! free. Only when no recovery came is it an error.
 
+mod bundles;
+
+pub use bundles::BUNDLE_KMERS;
+
 use crate::drain::Drainer;
 use crate::error::WorkError;
 use crate::scan::Scanner;
 use crate::shared::{DrainOrder, Shared};
 use crate::spool::UnitSummary;
 use crate::trace::{self, Event, What};
-use shm_layout::arena::{NOTHING, OwnedChain};
+use shm_layout::arena::NOTHING;
 use shm_layout::inject::{Point, at};
 use shm_layout::slots::Figure;
 use shm_layout::state::Phase;
@@ -36,9 +40,6 @@ const ROOM_WAIT: Duration = Duration::from_secs(5);
 const DYING: Duration = Duration::from_millis(200);
 /// Looks of the leader's after which a death before the wait was seen: one may have been under way.
 const LOOKS: u64 = 2;
-
-/// k-mers after which a bundle of units is committed, lest too much is lost with a worker: a second's work, or a few.
-pub const BUNDLE_KMERS: u64 = 1 << 29;
 
 /// How long a worker sleeps that waits for a parcel.
 const PARCEL_WAIT: Duration = Duration::from_micros(200);
@@ -243,87 +244,11 @@ impl<'a> Worker<'a> {
         Ok(around.may_go_on() && self.shared.state.phase()? == Phase::Scan && self.may_claim()?)
     }
 
-    /// Scans units into one result until none can be claimed or they have [`BUNDLE_KMERS`], and commits them together; false when there was no unit to begin with,
-    /// or no bundle.
-    fn scan_bundle(&mut self, around: &mut impl Surroundings) -> Result<bool, WorkError> {
-        let shared = self.shared;
-        let (start, asked, recoveries) = (Instant::now(), self.time(), shared.state.recoveries()?);
-        let Some(bundle) = self.begin_bundle()? else { return Ok(false) };
-        let Some(unit) = self.bundle_unit(&bundle)? else {
-            self.bundle = Some(bundle);
-            return Ok(false);
-        };
-        let (result, chain, summary) = match self.scan_units(&bundle, unit, asked, around) {
-            Err(e) if e.is_no_room() => {
-                shared.units.abandon(&bundle)?;
-                return if self.wait_for_room(recoveries, around)? { Ok(true) } else { Err(e) };
-            }
-            scanned => scanned?,
-        };
-        at(Point::ScanStored)?;
-        if let Err(e) = shared.units.commit_bundle(&bundle, self.owner, chain.head()) {
-            at(Point::ScanFenced)?;
-            shared.arena.free(chain)?;
-            return Err(e.into());
-        }
-        at(Point::ScanCommitted)?;
-        self.count_scanned(result, &summary, start)?;
-        Ok(true)
-    }
-
-    /// Scans `unit`, which was claimed at this time, and those after it. Returns how many, their result and what it came to.
-    fn scan_units(
-        &mut self,
-        bundle: &Bundle,
-        mut unit: usize,
-        mut asked: u64,
-        around: &mut impl Surroundings,
-    ) -> Result<(u64, OwnedChain, UnitSummary), WorkError> {
-        let (shared, owner) = (self.shared, self.owner);
-        let number = shared.units.result_of(bundle);
-        self.scanner()?.begin(shared, number, shared.share(unit), owner);
-        let mut units = 0;
-        loop {
-            let times = (asked, self.time());
-            self.step(1, unit)?;
-            self.scanner()?.take(shared, unit)?;
-            at(Point::ScanBundled)?;
-            units += 1;
-            self.trace(What::Unit(unit as u32), times)?;
-            if self.scanner()?.kmers() >= BUNDLE_KMERS || !self.may_scan(around)? {
-                break;
-            }
-            asked = self.time();
-            let Some(next) = self.bundle_unit(bundle)? else { break };
-            unit = next;
-        }
-        let (chain, summary) = self.scanner()?.finish(shared)?;
-        Ok((units, chain, summary))
-    }
-
     fn scanner(&mut self) -> Result<&mut Scanner, WorkError> {
         Ok(match &mut self.scanner {
             Some(scanner) => scanner,
             none => none.insert(Scanner::new(self.shared, self.owner.slot, self.mapped)?),
         })
-    }
-
-    /// A bundle with nothing in it: the one that was left over, or a new one.
-    fn begin_bundle(&mut self) -> Result<Option<Bundle>, WorkError> {
-        match self.bundle.take() {
-            Some(bundle) => Ok(Some(bundle)),
-            None => Ok(self.shared.units.begin_bundle(self.owner)?),
-        }
-    }
-
-    /// Takes the next unit into a bundle.
-    fn bundle_unit(&self, bundle: &Bundle) -> Result<Option<usize>, WorkError> {
-        let shared = self.shared;
-        let unit = shared.state.bundle_unit(&shared.units, bundle, shared.job.max_attempts)?;
-        if unit.is_some() {
-            at(Point::ScanClaimed)?;
-        }
-        Ok(unit)
     }
 
     /// Adds what was committed to the slot's figures.
