@@ -148,6 +148,28 @@ fn a_live_run_does_not_notice() {
     assert!(looks > 10 && phases.len() >= 2, "{looks} looks: {phases:?}");
 }
 
+/// Units that were committed together have one result: of a bundle, and there are no others.
+#[test]
+fn a_bundle_of_units_is_drawn_as_one() {
+    let (small, dir) = (Small::new(80, 2000), tempfile::tempdir().expect("a directory"));
+    let words =
+        "-j 1 -k 11 --summed --unit-blocks 1 --all -q -o out --resumable --inject order.written:leader:kill";
+    let mut args: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
+    args.push(small.path().to_string_lossy().into_owned());
+    let end = run(dir.path(), &args, |_| ());
+    assert_eq!(end.signal(), Some(9), "{}", end.told);
+    let removed = Removed(segments_of(end.pid).pop().expect("it stays"));
+    let shown = leader().arg("inspect").arg(&removed.0).run().exits(0);
+    let text = shown.text();
+    assert!(text.contains("bundle words"), "{shown}");
+    let units: u32 =
+        field(text, "done, given up")[0].split(',').next().and_then(|n| n.parse().ok()).expect("a number");
+    assert!(units > 3, "{shown}");
+    let row = text.lines().find_map(|line| line.trim_start().strip_prefix("bundle 0 ")).expect("a row");
+    assert!(row.trim_start().starts_with(&format!("{units} in all ")), "{shown}");
+    assert!(!text.contains("bundle 1 ") && !text.contains("... and "), "{shown}");
+}
+
 #[test]
 fn a_page_needs_nothing_else() {
     let (small, dir) = (Small::new(82, 200), tempfile::tempdir().expect("a directory"));

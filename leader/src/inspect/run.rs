@@ -208,7 +208,9 @@ fn units(shared: &Shared) -> Result<Part, Failure> {
     let letters = letters(&shared.units)?;
     tasks(&mut part, &letters);
     let (mut rows, mut bytes, mut chunks, mut kmers) = (Vec::new(), 0u64, 0, 0u64);
-    for (unit, head) in shared.units.results()? {
+    let results = shared.units.results()?;
+    let unlisted = results.len().saturating_sub(LISTED);
+    for (unit, head) in results {
         let result = UnitResult::open(&shared.arena, head, shared.job.stripes())?;
         let chain = result.chain();
         (bytes, chunks) = (bytes + chain.len(), chunks + chain.chunks().len());
@@ -230,11 +232,10 @@ fn units(shared: &Shared) -> Result<Part, Failure> {
     part.field("bytes of spools", size(bytes), "SharedTuplestoreParticipant.npages");
     part.field("chunks of spools", chunks, "(files in base/pgsql_tmp)");
     part.field("records' k-mers", kmers, "SharedTuplestoreChunk.ntuples");
-    let done = letters.iter().filter(|l| **l == b'#').count();
     let head = vec!["unit", "blocks", "rows", "k-mers", "in records", "bytes", "chunks", "batches"];
     part.items.push(Item::Table(head, rows));
-    if done > LISTED {
-        part.items.push(Item::Note(format!("... and {} more units", done - LISTED)));
+    if unlisted > 0 {
+        part.items.push(Item::Note(format!("... and {unlisted} more")));
     }
     Ok(part)
 }
