@@ -134,6 +134,22 @@ fn units_are_committed_together() {
     assert_eq!([came_by("scan.stored"), came_by("scan.committed")], [1, 1]);
 }
 
+/// A result of many units tells as much as theirs would.
+#[test]
+fn what_is_skipped_is_told_of_every_unit() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("odd.fa");
+    let letters = Rng::new(3).letters("ACGT", 150);
+    let records = (0..2000).map(|record| format!(">record-{record}\n{letters}!{letters}\n"));
+    fs::write(&path, records.collect::<String>()).expect("written");
+    let told = |options: &str| {
+        let words = format!("-q --all -k 11 -j 1 --unit-blocks 4 --on-error skip {options}");
+        let ended = engine(&words, &path).run().exits(3);
+        ended.stderr.lines().filter(|line| line.contains("no nucleotide code")).count()
+    };
+    assert_eq!([told(""), told("--summed")], [2000, 2000]);
+}
+
 /// Whoever dies, and when: what it had scanned is scanned again, once.
 #[test]
 fn what_a_dead_worker_had_bundled_is_counted_once() {

@@ -21,7 +21,7 @@ use shm_layout::slots::{Figure, Slots};
 use shm_layout::words::Owner;
 use std::path::Path;
 
-/// Messages about skipped tuples that a unit keeps, in bytes; the rest is counted only.
+/// Messages about skipped tuples that a result keeps for each of its units, in bytes; the rest is counted only.
 const MESSAGE_BYTES: usize = 64 << 10;
 
 /// Bytes of bases that are taken at a time where they make no batch: so many stay in a core's cache.
@@ -69,6 +69,8 @@ struct Unit {
     indexes: u64,
     row: u32,
     messages: String,
+    /// Bytes of messages that it may have.
+    most_messages: usize,
     counts: PageCounts,
     summary: UnitSummary,
     failure: Option<WorkError>,
@@ -110,6 +112,7 @@ impl Scanner {
     /// Damage in the relation, no room in the arena. What was stored is freed again, and the result is lost.
     pub fn take(&mut self, shared: &Shared, unit: usize) -> Result<(), WorkError> {
         let (first, blocks) = shared.unit_blocks(unit)?;
+        self.sorter.unit.most_messages = self.sorter.unit.messages.len() + MESSAGE_BYTES;
         let mut counts = self.sorter.unit.counts;
         let scanned = match shared.parcel_of(unit) {
             Some(parcel) => self.blocks.read_parcel(shared, parcel, self.sorter.unit.owner, &mut self.sorter),
@@ -165,6 +168,7 @@ impl Sorter {
             indexes: 0,
             row: 0,
             messages: String::new(),
+            most_messages: 0,
             counts: PageCounts::default(),
             summary: UnitSummary::default(),
             failure: None,
@@ -208,6 +212,7 @@ impl Sorter {
         unit.batches.clear();
         (unit.indexes, unit.counts) = (0, PageCounts::default());
         unit.messages.clear();
+        unit.most_messages = 0;
     }
 
     /// Takes a row of `bits` bits.
@@ -417,7 +422,7 @@ impl Sorter {
     }
 
     fn say(&mut self, message: &dyn std::fmt::Display) {
-        if self.unit.messages.len() < MESSAGE_BYTES {
+        if self.unit.messages.len() < self.unit.most_messages {
             self.unit.messages.push_str(&message.to_string());
             self.unit.messages.push('\n');
         }
