@@ -10,6 +10,7 @@
 use crate::codec::dna4_code;
 use crate::params::Params;
 use crate::simd;
+use std::ops::Range;
 
 /// In [`LETTER_CODES`]: the letter means nothing.
 const NO_CODE: u8 = 0xff;
@@ -41,6 +42,11 @@ static PLAIN_PAIRS: [u8; 256] = {
     }
     pairs
 };
+
+/// The place of the first letter that is no nucleotide code.
+pub fn odd_letter(letters: &[u8]) -> Option<usize> {
+    letters.iter().position(|letter| LETTER_CODES[usize::from(*letter)] == NO_CODE)
+}
 
 /// Bytes after the last base that may be read, so that readers can load whole words.
 pub const PADDING: usize = 64;
@@ -75,9 +81,6 @@ pub struct Bases {
     counts: WindowCounts,
     codes: Vec<u8>,
 }
-
-/// Bases of a long row that are taken at a time.
-const PIECE: u64 = 1 << 24;
 
 impl Bases {
     /// An empty buffer for k-mers of `params`.
@@ -131,32 +134,29 @@ impl Bases {
         self.counts
     }
 
-    /// How many pieces a row of `bases` bases is pushed in, so that a caller can empty the buffer in between.
-    pub const fn pieces(bases: u64) -> u64 {
-        if bases <= PIECE { 1 } else { bases.div_ceil(PIECE) }
-    }
-
-    /// The bases of piece `piece` of a row of `bases` bases: from where, how many. Pieces overlap by k - 1 bases (and for `dna4` see
-    /// [`Bases::push_dna4`], which takes rows whole).
-    fn piece(&self, bases: u64, piece: u64) -> (u64, u64) {
-        let from = piece * PIECE;
-        (from, (PIECE + u64::from(self.k) - 1).min(bases - from))
-    }
-
-    /// Adds piece `piece` of [`Bases::pieces`] of a `dna2` row of `bases` bases. `bytes` holds the whole row.
+    /// Adds a `dna2` row of `bases` bases, whole.
     ///
     /// # Panics
-    /// When `bytes` is shorter than the row, or the piece is none.
-    pub fn push_dna2(&mut self, row: u32, bases: u64, bytes: &[u8], piece: u64) {
-        let (from, len) = self.piece(bases, piece);
-        if len < u64::from(self.k) {
+    /// When `bytes` is shorter than the row.
+    pub fn push_dna2(&mut self, row: u32, bases: u64, bytes: &[u8]) {
+        self.push_dna2_windows(row, bytes, 0..(bases + 1).saturating_sub(u64::from(self.k)));
+    }
+
+    /// Adds those windows of a `dna2` row that begin at the bases `windows`, of which the first is a multiple of 4. `bytes` holds the whole row.
+    ///
+    /// # Panics
+    /// When `bytes` is shorter than the windows.
+    pub fn push_dna2_windows(&mut self, row: u32, bytes: &[u8], windows: Range<u64>) {
+        debug_assert!(windows.start.is_multiple_of(4), "windows from {}", windows.start);
+        if windows.is_empty() {
             return;
         }
-        let first = (from / 4) as usize;
+        let (first, count) = ((windows.start / 4) as usize, windows.end - windows.start);
+        let len = count + u64::from(self.k) - 1;
         self.push_run(row, len, |packed| {
-            packed.extend_from_slice(&bytes[first..first + len.div_ceil(4) as usize])
+            packed.extend_from_slice(&bytes[first..first + len.div_ceil(4) as usize]);
         });
-        self.counts.kmers += len - u64::from(self.k) + 1;
+        self.counts.kmers += count;
     }
 
     fn push_run(&mut self, row: u32, len: u64, fill: impl FnOnce(&mut Vec<u8>)) {
@@ -181,6 +181,18 @@ impl Bases {
         codes.extend((0..bases).map(|i| bytes[i / 2] >> (4 - 4 * (i % 2)) & 15));
         self.push_codes(row, &codes);
         self.codes = codes;
+    }
+
+    /// Adds those windows of a `dna4` row that begin at the bases `windows`, of which the first is even. `bytes` holds the whole row.
+    ///
+    /// # Panics
+    /// When `bytes` is shorter than the windows.
+    pub fn push_dna4_windows(&mut self, row: u32, bytes: &[u8], windows: Range<u64>) {
+        debug_assert!(windows.start.is_multiple_of(2), "windows from {}", windows.start);
+        if !windows.is_empty() {
+            let bases = windows.end - windows.start + u64::from(self.k) - 1;
+            self.push_dna4(row, bases, &bytes[(windows.start / 2) as usize..]);
+        }
     }
 
     /// Adds a row, or a piece of one, given as IUPAC letters: upper or lower case, U as T. Letters that mean nothing are an error, or if
@@ -371,6 +383,14 @@ pub(crate) mod tests {
         kmers
     }
 
+    /// The windows of a row of so many, in stretches that begin at multiples of 4.
+    fn stretches(windows: u64, cuts: &[u64]) -> Vec<Range<u64>> {
+        let mut ends: Vec<u64> = cuts.iter().map(|cut| (cut * 4).min(windows)).chain([windows]).collect();
+        ends.sort_unstable();
+        let begins = [0].into_iter().chain(ends.clone());
+        begins.zip(ends).map(|(begin, end)| begin..end).collect()
+    }
+
     fn row(letters: &'static [u8]) -> impl Strategy<Value = Vec<u8>> {
         prop::collection::vec(prop::sample::select(letters), 0..120)
     }
@@ -384,6 +404,28 @@ pub(crate) mod tests {
             let (kmers, expanded, skipped) = naive_dna4(&row, k as usize);
             prop_assert_eq!(bases.counts(), WindowCounts { kmers: kmers.len() as u64, expanded, skipped });
             prop_assert_eq!(all_kmers(&bases, params), kmers);
+        }
+
+        #[test]
+        fn windows_of_a_row_by_stretches_are_those_of_the_row(
+            row in row(b"ACGTACGTACGTACGTACGTACGTMRWSYKVHDBN"), plain in row(b"ACGT"),
+            cuts in prop::collection::vec(0..30u64, 0..5), k in 4..=32u32,
+        ) {
+            let params = Params::new(k, 0).unwrap();
+            let windows = |row: &[u8]| (row.len() as u64 + 1).saturating_sub(k.into());
+            let [mut whole, mut by_stretches, mut dna2, mut dna2_by_stretches] = [(); 4].map(|()| Bases::new(params));
+            whole.push_dna4(1, row.len() as u64, &pack_dna4(&row).unwrap());
+            for stretch in stretches(windows(&row), &cuts) {
+                by_stretches.push_dna4_windows(1, &pack_dna4(&row).unwrap(), stretch);
+            }
+            dna2.push_dna2(1, plain.len() as u64, &pack_dna2(&plain).unwrap());
+            for stretch in stretches(windows(&plain), &cuts) {
+                dna2_by_stretches.push_dna2_windows(1, &pack_dna2(&plain).unwrap(), stretch);
+            }
+            for (want, got) in [(whole, by_stretches), (dna2, dna2_by_stretches)] {
+                prop_assert_eq!(got.counts(), want.counts());
+                prop_assert_eq!(all_kmers(&got, params), all_kmers(&want, params));
+            }
         }
 
         #[test]
@@ -432,30 +474,12 @@ pub(crate) mod tests {
             let mut bases = Bases::new(params);
             let mut want: Vec<u64> = Vec::new();
             for (i, row) in rows.iter().enumerate() {
-                bases.push_dna2(i as u32, row.len() as u64, &pack_dna2(row).unwrap(), 0);
+                bases.push_dna2(i as u32, row.len() as u64, &pack_dna2(row).unwrap());
                 want.extend(row.windows(k as usize).map(|w| parse_kmer(w).unwrap()));
             }
             want.sort_unstable();
             prop_assert_eq!(all_kmers(&bases, params), want);
         }
-    }
-
-    #[test]
-    fn a_long_row_in_pieces_loses_and_doubles_nothing() {
-        let params = Params::new(31, 0).expect("in range");
-        let len = PIECE + PIECE / 2 + 3;
-        let bytes: Vec<u8> =
-            (0..len.div_ceil(4)).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect();
-        let mut whole = 0u64;
-        let mut bases = Bases::new(params);
-        assert_eq!(Bases::pieces(len), 2);
-        for piece in 0..2 {
-            bases.push_dna2(0, len, &bytes, piece);
-            whole += bases.runs().iter().map(|r| u64::from(r.len) - 30).sum::<u64>();
-            bases.clear();
-        }
-        assert_eq!((whole, bases.counts().kmers), (len - 30, len - 30));
-        assert_eq!(Bases::pieces(0), 1);
     }
 
     #[test]

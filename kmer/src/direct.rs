@@ -258,7 +258,7 @@ mod tests {
             for unit in rows.chunks(rows.len().div_ceil(units).max(1)) {
                 let mut bases = Bases::new(params);
                 for (i, row) in unit.iter().enumerate() {
-                    bases.push_dna2(i as u32 + 1, row.len() as u64, &pack_dna2(row).unwrap(), 0);
+                    bases.push_dna2(i as u32 + 1, row.len() as u64, &pack_dna2(row).unwrap());
                 }
                 counter.add(&bases);
                 let width = sums.len() >> stripe_bits;
@@ -288,7 +288,7 @@ mod tests {
             let mut bases = Bases::new(params);
             (first..=rows)
                 .take(1 << 15)
-                .for_each(|number| bases.push_dna2(number, row.len() as u64, &packed, 0));
+                .for_each(|number| bases.push_dna2(number, row.len() as u64, &packed));
             counter.add(&bases);
         }
         let (mut out, mut sums) = (Vec::new(), vec![0; 1 << params.key_bits()]);

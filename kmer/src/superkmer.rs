@@ -90,14 +90,9 @@ impl Piece {
     }
 }
 
-/// Which stripes a splitter is to write: those with `stripe & mask == value`. Of the stripes of one part, but of another pass, only the rows are
-/// counted.
+/// Which stripes a splitter is to write: those with `stripe & mask == pass`. Of the others only the rows are counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Share {
-    /// 2^part_bits splitters share a row, a part of the stripes each.
-    pub part_bits: u32,
-    /// Which of them.
-    pub part: u32,
     /// 2^pass_bits passes over the rows take a part of the stripes each.
     pub pass_bits: u32,
     /// Which of them.
@@ -105,16 +100,10 @@ pub struct Share {
 }
 
 impl Share {
-    /// Whether the stripe is of this part.
-    #[inline(always)]
-    const fn has_part(self, stripe: u32) -> bool {
-        stripe & ((1 << self.part_bits) - 1) == self.part
-    }
-
     /// Whether a stripe is written in a pass.
     #[inline(always)]
     pub const fn writes(self, stripe: u32) -> bool {
-        stripe & ((1 << (self.part_bits + self.pass_bits)) - 1) == self.pass << self.part_bits | self.part
+        stripe & ((1 << self.pass_bits) - 1) == self.pass
     }
 }
 
@@ -133,17 +122,8 @@ pub struct Splitter {
     /// Where the next record of a stripe goes, and in the high half the k-mers of those before it.
     cursors: Vec<u64>,
     share: Share,
-    left_out: LeftOut,
+    left_out: u64,
     occurrences: bool,
-}
-
-/// k-mers of a unit that were not written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LeftOut {
-    /// They are of another part.
-    pub part: u64,
-    /// They are of this part, and of another pass.
-    pub pass: u64,
 }
 
 /// Rows are numbered below this; it stands for "none yet".
@@ -165,7 +145,7 @@ impl Splitter {
             sections: vec![Section::default(); stripes],
             cursors: vec![0; stripes],
             share: Share::default(),
-            left_out: LeftOut::default(),
+            left_out: 0,
             occurrences: false,
         }
     }
@@ -178,12 +158,12 @@ impl Splitter {
 
     /// Begins a unit, of which `share` is to be written: the first record of every stripe is marked again.
     pub fn begin_unit(&mut self, share: Share) {
-        (self.share, self.left_out) = (share, LeftOut::default());
+        (self.share, self.left_out) = (share, 0);
         self.rows.fill(Rows::NONE);
     }
 
-    /// k-mers of this unit so far that were not written, being of another share.
-    pub fn left_out(&self) -> LeftOut {
+    /// k-mers of this unit so far that were not written, being of another pass.
+    pub fn left_out(&self) -> u64 {
         self.left_out
     }
 
@@ -192,7 +172,6 @@ impl Splitter {
     /// it, would take time.
     pub fn split(&mut self, bases: &Bases, out: &mut Vec<u8>, from: usize) -> &[Section] {
         self.found = 0;
-        let before = self.left_out.part;
         self.cut(bases);
         let total = self.place();
         let end = from + total as usize;
@@ -216,24 +195,20 @@ impl Splitter {
         if self.share.pass_bits > 0 {
             let all: usize = bases.runs().iter().map(|run| self.kmers(run).len()).sum();
             let written: u64 = self.sections.iter().map(|section| u64::from(section.kmers)).sum();
-            self.left_out.pass +=
-                (all as u64).wrapping_sub(self.left_out.part - before).wrapping_sub(written);
+            self.left_out += (all as u64).wrapping_sub(written);
         }
         &self.sections
     }
 
     /// First pass: minimizers tile by tile, runs cut where they change.
     fn cut(&mut self, bases: &Bases) {
-        match (self.share.part_bits > 0, self.occurrences) {
-            (false, false) => self.cut_as::<false, false>(bases),
-            (false, true) => self.cut_as::<false, true>(bases),
-            (true, false) => self.cut_as::<true, false>(bases),
-            (true, true) => self.cut_as::<true, true>(bases),
+        match self.occurrences {
+            false => self.cut_as::<false>(bases),
+            true => self.cut_as::<true>(bases),
         }
     }
 
-    /// `SHARED`: the rows are shared with other splitters.
-    fn cut_as<const SHARED: bool, const OCCURRENCES: bool>(&mut self, bases: &Bases) {
+    fn cut_as<const OCCURRENCES: bool>(&mut self, bases: &Bases) {
         let runs = bases.runs();
         let mut next = 0;
         let mut tile_start = 0;
@@ -242,14 +217,14 @@ impl Splitter {
             tile_start = tile_start.max(runs[next].start as usize);
             let end = tile_start + TILE;
             if self.kmers(&runs[next]).end > end {
-                self.cut_tile::<SHARED, OCCURRENCES>(bases, &runs[next..=next], tile_start..end);
+                self.cut_tile::<OCCURRENCES>(bases, &runs[next..=next], tile_start..end);
                 tile_start = end;
                 continue;
             }
             // As many whole runs as the tile holds.
             let whole = runs[next..].iter().take_while(|run| self.kmers(run).end <= end).count();
             let end = self.kmers(&runs[next + whole - 1]).end;
-            self.cut_tile::<SHARED, OCCURRENCES>(bases, &runs[next..next + whole], tile_start..end);
+            self.cut_tile::<OCCURRENCES>(bases, &runs[next..next + whole], tile_start..end);
             next += whole;
             tile_start = end.next_multiple_of(4);
         }
@@ -263,12 +238,7 @@ impl Splitter {
 
     /// Cuts what `runs` have in a tile, at least one k-mer each.
     #[inline]
-    fn cut_tile<const SHARED: bool, const OCCURRENCES: bool>(
-        &mut self,
-        bases: &Bases,
-        runs: &[Run],
-        tile: Range<usize>,
-    ) {
+    fn cut_tile<const OCCURRENCES: bool>(&mut self, bases: &Bases, runs: &[Run], tile: Range<usize>) {
         self.dealer.minimizers(bases.packed(), tile.start, tile.len(), &mut self.tile);
         // A tile has no more super-k-mers than positions.
         if self.pieces.len() < self.found + tile.len() {
@@ -287,7 +257,6 @@ impl Splitter {
             found: 0,
             row: 0,
             share: self.share,
-            left_out: &mut self.left_out.part,
             rest_bits: self.dealer.rest_bits,
             lanes: self.tile.minimizers(),
             first: tile.start,
@@ -303,10 +272,10 @@ impl Splitter {
             // The one before it may have ended before the run began.
             if let Some((stretch, _)) = stretches.next() {
                 let how = around(*stretch, begin as u32, found.minimizers[at], sink.window);
-                sink.take::<SHARED, OCCURRENCES>(Piece::new((tile.start + begin) as u32, how), *stretch);
+                sink.take::<OCCURRENCES>(Piece::new((tile.start + begin) as u32, how), *stretch);
             }
             for (stretch, piece) in stretches {
-                sink.take::<SHARED, OCCURRENCES>(*piece, *stretch);
+                sink.take::<OCCURRENCES>(*piece, *stretch);
             }
             at = behind;
         }
@@ -360,8 +329,6 @@ struct Sink<'a> {
     found: usize,
     row: u32,
     share: Share,
-    /// k-mers of other parts.
-    left_out: &'a mut u64,
     rest_bits: u32,
     lanes: &'a [u32],
     /// The tile's first base.
@@ -372,11 +339,9 @@ struct Sink<'a> {
 impl Sink<'_> {
     /// Takes a stretch, and what it is as one piece.
     #[inline(always)]
-    fn take<const SHARED: bool, const OCCURRENCES: bool>(&mut self, piece: Piece, stretch: Stretch) {
+    fn take<const OCCURRENCES: bool>(&mut self, piece: Piece, stretch: Stretch) {
         let stripe = stretch.number() >> self.rest_bits;
-        if SHARED && !self.share.has_part(stripe) {
-            *self.left_out += (self.first + stretch.last() + 1 - piece.start()) as u64;
-        } else if piece.is_several() {
+        if piece.is_several() {
             for (first, how) in repeats(self.lanes, piece.start() - self.first, stretch, self.window) {
                 self.found::<OCCURRENCES>(Piece::new((self.first + first) as u32, how), stripe);
             }
@@ -438,12 +403,8 @@ mod tests {
         for (batch, chunk) in rows.chunks(rows.len().div_ceil(batches).max(1)).enumerate() {
             let mut bases = Bases::new(params);
             for (i, row) in chunk.iter().enumerate() {
-                bases.push_dna2(
-                    (batch * 1000 + i) as u32,
-                    row.len() as u64,
-                    &pack_dna2(row).expect("ACGT"),
-                    0,
-                );
+                let packed = pack_dna2(row).expect("ACGT");
+                bases.push_dna2((batch * 1000 + i) as u32, row.len() as u64, &packed);
             }
             let mut out = vec![1, 2, 3];
             let sections = splitter.split(&bases, &mut out, 3).to_vec();
@@ -507,12 +468,12 @@ mod tests {
         #[test]
         fn shares_add_up_to_the_whole(
             rows in prop::collection::vec(prop::collection::vec(prop::sample::select(&b"ACGT"[..]), 0..300), 1..20),
-            k in 4..=32u32, part_bits in 0..3u32, pass_bits in 0..3u32,
+            k in 4..=32u32, pass_bits in 0..3u32,
         ) {
             let params = Params::new(k, 0).unwrap();
             let mut bases = Bases::new(params);
             for (i, row) in rows.iter().enumerate() {
-                bases.push_dna2(i as u32, row.len() as u64, &pack_dna2(row).unwrap(), 0);
+                bases.push_dna2(i as u32, row.len() as u64, &pack_dna2(row).unwrap());
             }
             let mut splitter = Splitter::new(Dealer::new(params, 5, 3), 5);
             let mut split = |share| {
@@ -524,14 +485,14 @@ mod tests {
                 (sections, records, splitter.left_out())
             };
             let (whole, want, _) = split(Share::default());
-            for (part, pass) in (0..1 << part_bits).flat_map(|part| (0..1 << pass_bits).map(move |pass| (part, pass))) {
-                let share = Share { part_bits, part, pass_bits, pass };
+            for pass in 0..1 << pass_bits {
+                let share = Share { pass_bits, pass };
                 let (sections, records, left_out) = split(share);
-                let mut kmers = left_out.part + left_out.pass;
+                let mut kmers = left_out;
                 for stripe in 0..32u32 {
                     let (i, writes) = (stripe as usize, share.writes(stripe));
                     prop_assert_eq!(&records[i], if writes { &want[i] } else { &want[0][..0] });
-                    prop_assert_eq!(sections[i].rows, if share.has_part(stripe) { whole[i].rows } else { 0 });
+                    prop_assert_eq!(sections[i].rows, whole[i].rows);
                     kmers += u64::from(sections[i].kmers);
                 }
                 prop_assert_eq!(kmers, bases.counts().kmers);
@@ -547,7 +508,7 @@ mod tests {
             let params = Params::new(k, 0).unwrap();
             let mut bases = Bases::new(params);
             let row = letters.repeat(times);
-            bases.push_dna2(1, row.len() as u64, &pack_dna2(&row).unwrap(), 0);
+            bases.push_dna2(1, row.len() as u64, &pack_dna2(&row).unwrap());
             let mut splitter = Splitter::new(Dealer::new(params, 4, seed), 4);
             splitter.begin_unit(Share::default());
             let mut out = Vec::new();

@@ -30,6 +30,9 @@ pub struct DebugArgs {
     /// 2^N units share each block
     #[arg(long, value_name = "N", hide = true, value_parser = clap::value_parser!(u32).range(0..=4))]
     pub part_bits: Option<u32>,
+    /// Windows of a long row that each of them takes at a time
+    #[arg(long, value_name = "N", hide = true, value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+    pub stretch: Option<u64>,
     /// 2^N passes share the stripes
     #[arg(long, value_name = "N", hide = true, value_parser = clap::value_parser!(u32).range(0..=8))]
     pub pass_bits: Option<u32>,

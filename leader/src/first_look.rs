@@ -38,7 +38,7 @@ pub fn is_promising(plan: &Plan) -> bool {
     if !one_pass || all || stays || job.direct || job.stream.is_some() || rule.nrow > 0 {
         return false;
     }
-    if job.stripe_bits < job.part_bits + BITS + 2 {
+    if job.stripe_bits < BITS + 2 {
         return false;
     }
     highest_share(job).is_some_and(|share| share * MARGIN < rule.rate)
@@ -56,7 +56,7 @@ impl RowSink for Sample {
         let Value::Bits { bits, bytes } = value else { return Ok(()) };
         self.rows += 1;
         match self.dna {
-            DnaType::Dna2 => self.bases.push_dna2(self.rows, u64::from(bits) / 2, bytes, 0),
+            DnaType::Dna2 => self.bases.push_dna2(self.rows, u64::from(bits) / 2, bytes),
             DnaType::Dna4 => self.bases.push_dna4(self.rows, u64::from(bits) / 4, bytes),
         }
         Ok(())

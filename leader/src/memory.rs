@@ -259,10 +259,10 @@ impl Need {
     }
 }
 
-/// No more than 2^this passes can be taken: each has a stripe at least, of every part.
+/// No more than 2^this passes can be taken: each has a stripe at least.
 pub fn most_pass_bits(job: &Job, params: Params) -> u32 {
     let in_place = job.direct && !keys::suits(params);
-    if in_place { 0 } else { MAX_PASS_BITS.min(job.stripe_bits - job.part_bits) }
+    if in_place { 0 } else { MAX_PASS_BITS.min(job.stripe_bits) }
 }
 
 /// 2^this passes are needed so that records and tables fit the arena of `sizes`, and the room that there is.

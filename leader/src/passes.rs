@@ -166,14 +166,11 @@ fn others_matter(plan: &mut Plan, outcome: &Outcome) -> bool {
 
 /// Whether a stripe of the pass at hand can hold a k-mer that is kept.
 fn is_worth_it(plan: &Plan, scan: &ScanTotals, threshold: u64) -> bool {
-    let share = |stripe: u32| {
-        let (part_bits, part) = (plan.job.part_bits, stripe & ((1 << plan.job.part_bits) - 1));
-        kmer::superkmer::Share { part_bits, part, pass_bits: plan.job.pass_bits, pass: plan.job.pass }
-    };
+    let share = kmer::superkmer::Share { pass_bits: plan.job.pass_bits, pass: plan.job.pass };
     let all = plan.keeps_all(threshold);
     (0u32..)
         .zip(&scan.stripes)
-        .any(|(stripe, totals)| share(stripe).writes(stripe) && (all || totals.rows > threshold))
+        .any(|(stripe, totals)| share.writes(stripe) && (all || totals.rows > threshold))
 }
 
 /// The k-mers that were found are held outside of the chunks, in memory that counts as well.

@@ -39,6 +39,10 @@ const STRIPE_BASES: u64 = 1 << 14;
 const LARGE_STRIPE_BASES: u64 = 1 << 20;
 /// Bytes of bases after which a unit stores a batch.
 const BATCH_BYTES: u64 = 4 << 20;
+/// Windows of a long row that a unit takes at a time, at least.
+const LEAST_STRETCH: u64 = 1 << 16;
+/// The same for each stripe.
+const WINDOWS_A_STRIPE: u64 = 128;
 /// Bytes of TOAST from which on sharing a block is worth reading it several times.
 const LONG_ROWS: u64 = 1 << 20;
 
@@ -202,6 +206,7 @@ pub fn plan(args: &AnalysisArgs, given: Option<Source>, resumed: bool) -> Result
         windows_bits: None,
         stripe_bits: 0,
         part_bits: 0,
+        stretch: 0,
         pass_bits: 0,
         pass: 0,
         first_look: false,
@@ -232,7 +237,8 @@ pub fn plan(args: &AnalysisArgs, given: Option<Source>, resumed: bool) -> Result
         .debug
         .part_bits
         .unwrap_or_else(|| part_bits(&job, toast_bytes, source.long_rows, workers.workers));
-    job.part_bits = if job.direct { 0 } else { job.part_bits.min(job.stripe_bits) };
+    job.part_bits = if job.direct { 0 } else { job.part_bits };
+    job.stretch = args.debug.stretch.unwrap_or_else(|| stretch(&job)).next_multiple_of(4);
     let all_kept = all || args.dense.is_some() || args.pin.pin.is_some() || select.histogram;
     if all_kept && job.part_bits == 0 && keys::suits(params) {
         (job.direct, job.stripe_bits) = (true, key_stripe_bits(params, args.debug.stripe_bits));
@@ -276,7 +282,7 @@ pub fn plan(args: &AnalysisArgs, given: Option<Source>, resumed: bool) -> Result
     sizes.beside = if room.dir.is_none() { objects - 1 } else { 0 };
     job.pass_bits = match args.debug.pass_bits {
         Some(_) if job.direct => 0,
-        Some(bits) => bits.min(job.stripe_bits - job.part_bits),
+        Some(bits) => bits.min(job.stripe_bits),
         None if resumed => 0,
         // There is one pass over it, and nobody knows how much it is.
         None if job.reads_stdin() => 0,
@@ -352,12 +358,18 @@ fn key_stripe_bits(params: Params, asked: Option<u32>) -> u32 {
     asked.map_or(least, |bits| bits.clamp(least, 14))
 }
 
-/// Few blocks whose rows are long are shared: every unit takes all rows of its block and a part of the stripes, so a row of a whole chromosome
-/// keeps all workers at work.
+/// Few blocks whose rows are long are shared: every unit takes a portion of its block's rows, so a row of a whole chromosome keeps all workers at
+/// work.
 fn part_bits(job: &Job, toast_bytes: u64, long_rows: bool, workers: u16) -> u32 {
     let few = long_rows
         || job.total_blocks() < 4 * u64::from(workers) && toast_bytes + job.text_bytes() >= LONG_ROWS;
     if job.direct || !few { 0 } else { u32::from(workers.clamp(1, 16)).next_power_of_two().ilog2() }
+}
+
+/// Windows of a long row that a unit takes at a time. A row is dealt out when there is more for each: its records then take several times as
+/// many bytes as the index of a batch of their own, an entry for each stripe.
+fn stretch(job: &Job) -> u64 {
+    LEAST_STRETCH.max(WINDOWS_A_STRIPE << job.stripe_bits)
 }
 
 /// Small chunks where there is little memory, so that half-filled ones do not take all of it.

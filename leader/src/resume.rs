@@ -166,6 +166,7 @@ impl Taken {
             windows_bits: old.windows_bits,
             stripe_bits: old.stripe_bits,
             part_bits: old.part_bits,
+            stretch: old.stretch,
             pass_bits: old.pass_bits,
             pass: old.pass,
             max_attempts: old.max_attempts,

@@ -170,6 +170,7 @@ fn job() -> Job {
         max_attempts: 3,
         batch_bytes: 1000,
         part_bits: 0,
+        stretch: 4,
         pass: 0,
         first_look: false,
         pass_bits: 0,

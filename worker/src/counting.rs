@@ -251,7 +251,7 @@ mod tests {
     fn many_records_of_few_kmers_get_no_large_table() {
         let (params, stripe_bits) = (Params::new(16, 0).expect("as it should be"), 11);
         let mut bases = Bases::new(params);
-        bases.push_dna2(1, 20, &[0x1b, 0x4e, 0xd2, 0x37, 0x81], 0);
+        bases.push_dna2(1, 20, &[0x1b, 0x4e, 0xd2, 0x37, 0x81]);
         let mut splitter = Splitter::new(Dealer::new(params, stripe_bits, 1), stripe_bits);
         splitter.begin_unit(Share::default());
         let mut record = Vec::new();
@@ -330,7 +330,7 @@ mod tests {
         let mut bases = Bases::new(params);
         for (row, letters) in (1..).zip(rows) {
             let packed = kmer::codec::pack_dna2(letters).expect("letters");
-            bases.push_dna2(row, letters.len() as u64, &packed, 0);
+            bases.push_dna2(row, letters.len() as u64, &packed);
         }
         let mut splitter = Splitter::new(Dealer::new(params, 0, 1), 0);
         splitter.begin_unit(Share::default());

@@ -11,7 +11,7 @@
 use crate::counting::{Counted, Counting};
 use crate::error::WorkError;
 use crate::job::Job;
-use crate::sections::{Place, Sections};
+use crate::sections::{LongRow, Place, Sections};
 use crate::shared::{DrainOrder, Shared};
 use crate::spent::SpentChunks;
 use crate::spool::{UnitResult, digest};
@@ -284,9 +284,16 @@ impl Drainer {
     ) -> Result<Vec<u8>, WorkError> {
         self.records.clear();
         let sections = self.sections.of(shared, &self.units, stripe)?;
+        let mut before = None;
         for at in sections.clone() {
             self.expect(shared, at + SECTIONS_AHEAD..sections.end);
-            self.load(shared, stripe, self.sections.places[at], summary)?;
+            let (place, from) = (self.sections.places[at], self.records.len());
+            self.load(shared, stripe, place, summary)?;
+            let long_row = LongRow::of(shared, &self.units[place.unit as usize], place.batch);
+            if long_row.is_some() && long_row == before {
+                unmark::<R>(&mut self.records[from..]);
+            }
+            before = long_row;
         }
         let bad = |what: String| WorkError::Section { unit: 0, stripe, what };
         let (kmers, total) = counting.count(stripe as u32, &self.records, summary.delivered).map_err(bad)?;
@@ -357,6 +364,13 @@ impl Drainer {
             image.put(key, *count);
         }
         Ok(image.finish())
+    }
+}
+
+/// Takes the mark from the first of `records`: it is of the same row as the one before it.
+fn unmark<R: Places>(records: &mut [u8]) {
+    if let Some(first) = records.get_mut(..R::WIDTH.bytes()) {
+        R::load(first).unmarked().store(first);
     }
 }
 

@@ -147,8 +147,10 @@ pub struct Job {
     pub windows_bits: Option<u32>,
     /// There are 2^stripe_bits stripes.
     pub stripe_bits: u32,
-    /// 2^part_bits units share their blocks, each with a part of the stripes: for few blocks with long rows.
+    /// 2^part_bits units share a block, each with a portion of its rows: for few blocks with long rows.
     pub part_bits: u32,
+    /// Windows of a row that is dealt out which a unit takes at a time: a multiple of 4.
+    pub stretch: u64,
     /// 2^pass_bits runs share the stripes, since not all of them fit the memory.
     pub pass_bits: u32,
     /// Which of these runs this is.
@@ -173,7 +175,7 @@ pub struct Job {
 
 /// Which build this is: the version, the layout of the job with the order in which stripes are drained, and how k-mers are dealt out. Leader and workers must agree.
 pub fn build_id() -> u64 {
-    let text = concat!(env!("CARGO_PKG_VERSION"), " job 22 dealing ");
+    let text = concat!(env!("CARGO_PKG_VERSION"), " job 23 dealing ");
     text.bytes()
         .chain([RULE])
         .fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
@@ -213,10 +215,21 @@ pub fn path_of(bytes: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(bytes))
 }
 
+/// No more than 2^this units share a block.
+const MAX_PART_BITS: u32 = 4;
+/// No more windows of a long row are taken at a time.
+const MAX_STRETCH: u64 = 1 << 32;
+
 impl Job {
     /// Sorted keys are written as their sums, see [`kmer::keys`].
     pub const fn is_summed(&self) -> bool {
         self.windows_bits.is_some()
+    }
+
+    /// Whether units that share a block can each take its portion, see `portion.rs`. Keys that are not super-k-mers are known by their row in one unit only.
+    pub(crate) const fn is_dealt_well(&self) -> bool {
+        let well = self.stretch > 0 && self.stretch.is_multiple_of(4) && self.stretch <= MAX_STRETCH;
+        self.part_bits == 0 || self.part_bits <= MAX_PART_BITS && well && !self.direct
     }
 
     /// A worker commits the units that it scans several at a time, as one result: their sums take as much room as those of one.
@@ -361,6 +374,7 @@ pub(crate) mod tests {
             windows_bits: None,
             stripe_bits: 10,
             part_bits: 1,
+            stretch: 4,
             pass_bits: 2,
             pass: 3,
             first_look: false,

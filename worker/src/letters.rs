@@ -3,11 +3,17 @@
 //! Windows do not cross the parts' borders by themselves, so the last k - 1 letters of a part stand before the next one: every window is then in
 //! exactly one piece, whatever the letters are. A row is a record, or with `--row-per-file` all records of a file, between which there are no
 //! windows.
+//!
+//! Of rows that units share only the unit's portion is added, but each unit reads all of them: it knows how long a record was and, where letters that
+//! mean nothing are passed over, how many there were.
 
 use crate::error::WorkError;
-use kmer::bases::Bases;
+use crate::portion::Portion;
+use crate::spool::NO_ROW;
+use kmer::bases::{Bases, odd_letter};
 use kmer::codec::dna4_code;
 use sequence::Part;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// What is known of the row at hand, and the letters that are not counted yet.
@@ -23,6 +29,9 @@ pub(crate) struct Letters {
     open_cr: bool,
     /// Letters of the record so far.
     length: u64,
+    /// Letters of the row before this record.
+    before: u64,
+    portion: Portion,
     /// The file has a record that is not too short.
     long_enough: bool,
     /// Rows of the unit so far.
@@ -52,8 +61,20 @@ impl Letters {
         &self.path
     }
 
-    pub(crate) fn begin_unit(&mut self) {
-        (self.rows, self.short, self.damaged) = (0, 0, 0);
+    pub(crate) fn begin_unit(&mut self, portion: Portion) {
+        (self.rows, self.short, self.damaged, self.portion) = (0, 0, 0, portion);
+    }
+
+    /// The row that `part` is of, after row `row`, if units share it: [`NO_ROW`] if it is not long. `None` where rows are not shared.
+    pub(crate) fn long_row(&self, part: &Part<'_>, row: u32) -> Option<u64> {
+        let begun = row.wrapping_add(u32::from(part.first && !self.row_per_file));
+        let is_long = self.is_long(part);
+        (!self.portion.is_whole()).then_some(if is_long { begun.into() } else { NO_ROW })
+    }
+
+    /// Whether the row that `part` is of is dealt out: of a file, or of a record that comes in pieces.
+    fn is_long(&self, part: &Part<'_>) -> bool {
+        self.row_per_file || !(part.first && part.last)
     }
 
     /// A file begins, or a run of its blocks; `row` is the number of the last row.
@@ -61,6 +82,7 @@ impl Letters {
         path.clone_into(&mut self.path);
         if self.row_per_file {
             (*row, self.rows, self.long_enough) = (*row + 1, self.rows + 1, false);
+            (self.before, self.length) = (0, 0);
         }
     }
 
@@ -78,16 +100,18 @@ impl Letters {
         if part.first {
             if !self.row_per_file {
                 (*row, self.rows) = (*row + 1, self.rows + 1);
+            } else {
+                self.before += self.length;
             }
             (self.length, self.odd, self.open_cr) = (0, 0, false);
             self.held.clear();
         }
-        let letters = without_line_end(part.letters);
+        let (letters, is_long) = (without_line_end(part.letters), self.is_long(part));
         let plain = memchr::memchr(b'\n', letters).is_none();
         if plain && part.first && part.last {
+            let odd = self.push(*row, letters, is_long, bases);
             self.length = letters.len() as u64;
-            let odd = bases.push_letters(*row, letters, self.lenient);
-            self.count_odd(odd.map_err(|at| self.refuse(part, letters[at], false))?, part, false);
+            self.count_odd(odd.map_err(|letter| self.refuse(part, letter, false))?, part, false);
         } else {
             let held = self.held.len();
             let lone_cr = self.open_cr && part.letters.first().is_some_and(|byte| *byte != b'\n');
@@ -97,9 +121,10 @@ impl Letters {
                 [] => self.open_cr,
                 letters => letters.ends_with(b"\r"),
             };
-            self.length += (self.held.len() - held) as u64;
-            let odd = bases.push_letters(*row, &self.held, self.lenient);
-            self.count_odd(odd.map_err(|at| self.refuse(part, self.held[at], lone_cr))?, part, lone_cr);
+            self.length -= held as u64;
+            let odd = self.push(*row, &self.held, is_long, bases);
+            self.length += self.held.len() as u64;
+            self.count_odd(odd.map_err(|letter| self.refuse(part, letter, lone_cr))?, part, lone_cr);
             let counted = (self.held.len() + 1).saturating_sub(self.k);
             self.held.drain(..counted);
         }
@@ -113,10 +138,30 @@ impl Letters {
         Ok(if self.odd > 0 { Taken::Odd(self.odd) } else { Taken::Whole })
     }
 
-    /// `found` letters that mean nothing were found in this part and in what was held of the last one, where they were counted already, but for a
-    /// CR that ended it.
-    fn count_odd(&mut self, found: u64, part: &Part<'_>, lone_cr: bool) {
-        if found > 0 {
+    /// Adds the unit's portion of `letters`, the first of which comes after [`Self::length`] of the record. Returns whether any of them means nothing.
+    ///
+    /// # Errors
+    /// A letter of this portion that means nothing, unless they are taken for N; nothing more is added then.
+    fn push(&self, row: u32, letters: &[u8], is_long: bool, bases: &mut Bases) -> Result<bool, u8> {
+        if self.portion.is_whole() {
+            let odd = bases.push_letters(row, letters, self.lenient);
+            return odd.map(|odd| odd > 0).map_err(|at| letters[at]);
+        }
+        let from = self.before + self.length;
+        let windows = from..from + (letters.len() as u64 + 1).saturating_sub(self.k as u64);
+        for Range { start, end } in self.portion.windows(row.into(), windows, is_long) {
+            let taken = &letters[(start - from) as usize..(end - from) as usize + self.k - 1];
+            bases.push_letters(row, taken, self.lenient).map_err(|at| taken[at])?;
+        }
+        // What is in no window is in nobody's portion; who takes letters for N tells of all of them.
+        let is_looked_at = self.lenient || letters.len() < self.k;
+        let odd = if is_looked_at { odd_letter(letters) } else { None };
+        odd.filter(|_| !self.lenient).map_or(Ok(odd.is_some()), |at| Err(letters[at]))
+    }
+
+    /// Letters that mean nothing, if any were `found`, are counted in this part; in what was held of the last one they were, but for a CR that ended it.
+    fn count_odd(&mut self, found: bool, part: &Part<'_>, lone_cr: bool) {
+        if found {
             let means_nothing = |(_, letter): &(usize, u8)| dna4_code(*letter).is_none();
             self.odd += u64::from(lone_cr) + letters_of(part.letters).filter(means_nothing).count() as u64;
         }

@@ -23,6 +23,7 @@ pub mod feed;
 pub mod job;
 mod letters;
 mod method;
+mod portion;
 pub mod scan;
 pub mod seal;
 mod sections;

@@ -7,13 +7,14 @@ use crate::error::WorkError;
 use crate::job::Job;
 use crate::letters::{Letters, Taken};
 use crate::method::Method;
+use crate::portion::Portion;
 use crate::shared::Shared;
 use crate::source::{Blocks, Rows};
-use crate::spool::{Indexed, UnitSummary, add_index, digest, index_bytes, tail, write_index};
+use crate::spool::{Batch, Indexed, NO_ROW, UnitSummary, add_index, digest, index_bytes, tail, write_index};
 use kmer::bases::Bases;
 use kmer::keys::KeySorter;
 use kmer::params::Params;
-use kmer::superkmer::{LeftOut, Section, Share};
+use kmer::superkmer::{Section, Share};
 use relation::{DnaType, PageCounts, RowSink, Value};
 use sequence::{Part, RecordSink};
 use shm_layout::arena::{Arena, OwnedChain};
@@ -57,14 +58,16 @@ struct Sorter {
 /// What belongs to the result at hand: of a unit, or of several.
 struct Unit {
     number: usize,
-    part: u32,
+    portion: Portion,
     owner: Owner,
     arena: Option<Arena>,
     /// Where progress is counted.
     slots: Option<Slots>,
     chain: Option<OwnedChain>,
     chain_bytes: u64,
-    batches: Vec<u64>,
+    batches: Vec<Batch>,
+    /// The long row that what is not stored yet is from, or [`NO_ROW`].
+    long_row: u64,
     /// Digest of the batches' indexes.
     indexes: u64,
     row: u32,
@@ -95,14 +98,14 @@ impl Scanner {
         unit: usize,
         owner: Owner,
     ) -> Result<(OwnedChain, UnitSummary), WorkError> {
-        self.begin(shared, unit, shared.share(unit), owner);
+        self.begin(shared, unit, Portion::of(&shared.job, unit), owner);
         self.take(shared, unit)?;
         self.finish(shared)
     }
 
-    /// Begins a result, which will be known as `number`, of `owner`'s: of each unit that it takes, `share`.
-    pub fn begin(&mut self, shared: &Shared, number: usize, share: Share, owner: Owner) {
-        self.sorter.begin(number, owner, &shared.arena, share);
+    /// Begins a result, which will be known as `number`, of `owner`'s: of each unit that it takes, `portion`.
+    pub(crate) fn begin(&mut self, shared: &Shared, number: usize, portion: Portion, owner: Owner) {
+        self.sorter.begin(number, owner, &shared.arena, portion, shared.share());
         self.sorter.unit.slots = Some(shared.slots.clone());
     }
 
@@ -158,13 +161,14 @@ impl Sorter {
         let method = Method::new(job, params)?;
         let unit = Unit {
             number: 0,
-            part: 0,
+            portion: Portion::default(),
             owner: Owner { slot: 0, generation: 0 },
             arena: None,
             slots: None,
             chain: None,
             chain_bytes: 0,
             batches: Vec::new(),
+            long_row: NO_ROW,
             indexes: 0,
             row: 0,
             messages: String::new(),
@@ -195,9 +199,9 @@ impl Sorter {
         })
     }
 
-    fn begin(&mut self, number: usize, owner: Owner, arena: &Arena, share: Share) {
+    fn begin(&mut self, number: usize, owner: Owner, arena: &Arena, portion: Portion, share: Share) {
         self.bases.restart();
-        self.letters.begin_unit();
+        self.letters.begin_unit(portion);
         self.counted = 0;
         match &mut self.method {
             Method::SuperKmers(splitter) => splitter.begin_unit(share),
@@ -207,7 +211,7 @@ impl Sorter {
         let unit = &mut self.unit;
         (unit.number, unit.owner, unit.arena, unit.chain) =
             (number, owner, Some(arena.clone()), Some(arena.begin()));
-        unit.part = share.part;
+        (unit.portion, unit.long_row) = (portion, NO_ROW);
         (unit.chain_bytes, unit.row, unit.summary, unit.failure) = (0, 0, UnitSummary::default(), None);
         unit.batches.clear();
         (unit.indexes, unit.counts) = (0, PageCounts::default());
@@ -215,8 +219,8 @@ impl Sorter {
         unit.most_messages = 0;
     }
 
-    /// Takes a row of `bits` bits.
-    fn take(&mut self, bits: u32, bytes: &[u8]) -> Result<(), WorkError> {
+    /// Takes its portion of row `item` of the block, of `bits` bits.
+    fn take(&mut self, item: u16, bits: u32, bytes: &[u8]) -> Result<(), WorkError> {
         self.unit.row += 1;
         let row = self.unit.row;
         let bases = u64::from(bits / self.dna.bits());
@@ -224,13 +228,28 @@ impl Sorter {
             self.unit.summary.short += 1;
             return Ok(());
         }
-        if self.dna == DnaType::Dna4 {
-            self.bases.push_dna4(row, bases, bytes);
-            return self.store_if_large();
-        }
-        for piece in 0..Bases::pieces(bases) {
-            self.bases.push_dna2(row, bases, bytes, piece);
+        let (item, windows) = (u64::from(item), bases - u64::from(self.params.k()) + 1);
+        let portion = self.unit.portion;
+        let is_long = portion.is_long(windows);
+        for windows in portion.windows(item, 0..windows, is_long) {
+            self.begin_row(if is_long { item } else { NO_ROW })?;
+            match self.dna {
+                DnaType::Dna2 => self.bases.push_dna2_windows(row, bytes, windows),
+                DnaType::Dna4 => self.bases.push_dna4_windows(row, bytes, windows),
+            }
             self.store_if_large()?;
+        }
+        Ok(())
+    }
+
+    /// What follows is of this long row, or of rows that are not dealt out: a batch has no others.
+    fn begin_row(&mut self, long_row: u64) -> Result<(), WorkError> {
+        if self.unit.long_row != long_row {
+            if !self.bases.is_empty() {
+                self.store_super_kmers()?;
+                self.bases.clear();
+            }
+            self.unit.long_row = long_row;
         }
         Ok(())
     }
@@ -326,26 +345,25 @@ impl Sorter {
         let (left_out, repeats) = match &self.method {
             Method::SuperKmers(splitter) => (splitter.left_out(), 0),
             Method::Keys(sorter) => (sorter.left_out(), sorter.repeats()),
-            Method::Direct(_) => (LeftOut::default(), 0),
+            Method::Direct(_) => (0, 0),
         };
         let windows = self.bases.counts();
         let unit = &mut self.unit;
-        if unit.part > 0 {
-            // What is not of its own part is told by the unit that has the first.
-            unit.messages.clear();
-            (unit.summary.short, unit.summary.text, unit.summary.blocks) = (0, 0, 0);
-        } else {
+        if unit.portion.tells() {
             count_rows(&mut unit.summary, &unit.counts);
             unit.summary.rows += self.letters.rows;
             unit.summary.short += self.letters.short;
             unit.summary.damaged_tuples += self.letters.damaged;
-            (unit.summary.expanded, unit.summary.skipped) = (windows.expanded, windows.skipped);
+        } else {
+            unit.messages.clear();
+            (unit.summary.short, unit.summary.text, unit.summary.blocks) = (0, 0, 0);
         }
         let summary = &mut unit.summary;
-        summary.kmers = windows.kmers - left_out.part;
+        (summary.kmers, summary.expanded, summary.skipped) =
+            (windows.kmers, windows.expanded, windows.skipped);
         (summary.messages, summary.batches) = (unit.messages.len() as u64, unit.batches.len() as u64);
         if !matches!(self.method, Method::Direct(_)) {
-            let accounted = summary.delivered + left_out.pass + repeats;
+            let accounted = summary.delivered + left_out + repeats;
             equal("k-mers of a unit in its sections", summary.kmers, accounted)?;
         }
         let tail = tail(unit.number, &unit.messages, &unit.batches, summary, unit.indexes);
@@ -401,7 +419,7 @@ impl Unit {
         });
         write_index(indexed, index);
         self.indexes = add_index(self.indexes, self.batches.len(), index);
-        self.batches.push(self.chain_bytes);
+        self.batches.push(Batch { begin: self.chain_bytes, long_row: self.long_row });
         self.append(batch)
     }
 
@@ -431,7 +449,8 @@ impl Sorter {
 
 impl RecordSink for Sorter {
     fn part(&mut self, part: &Part<'_>) -> sequence::Result<()> {
-        let taken = self.letters.take(part, &mut self.unit.row, &mut self.bases);
+        let begun = self.letters.long_row(part, self.unit.row).map_or(Ok(()), |row| self.begin_row(row));
+        let taken = begun.and_then(|()| self.letters.take(part, &mut self.unit.row, &mut self.bases));
         let stored = taken.and_then(|taken| {
             if let Taken::Odd(letters) = taken {
                 let name = String::from_utf8_lossy(part.name);
@@ -466,9 +485,9 @@ impl Rows for Sorter {
 }
 
 impl RowSink for Sorter {
-    fn row(&mut self, _item: u16, value: Value<'_>) -> Result<(), relation::Error> {
+    fn row(&mut self, item: u16, value: Value<'_>) -> Result<(), relation::Error> {
         let Value::Bits { bits, bytes } = value else { return Ok(()) };
-        self.take(bits, bytes).map_err(|e| relation::Error::from_sink(self.fail(e)))
+        self.take(item, bits, bytes).map_err(|e| relation::Error::from_sink(self.fail(e)))
     }
 
     fn damaged(&mut self, error: relation::Error) -> Result<(), relation::Error> {

@@ -345,7 +345,8 @@ impl Shared {
             && slots <= usize::from(u16::MAX)
             && self.stripes.len() == self.job.stripes()
             && self.units.len() as u64 == units.count()
-            && self.job.part_bits.saturating_add(self.job.pass_bits) <= self.job.stripe_bits
+            && self.job.pass_bits <= self.job.stripe_bits
+            && self.job.is_dealt_well()
             && self.job.pass < 1 << self.job.pass_bits
             && (self.job.part_bits == 0 || unit_blocks == 1)
             && self.job.range.is_none_or(|(from, to)| from <= to && to <= self.job.all_blocks())
@@ -404,10 +405,10 @@ impl Shared {
         self.job.stream.map(|_| (self.slots.len() - 2) as u16)
     }
 
-    /// The share of its blocks' k-mers that a unit is to write.
-    pub fn share(&self, unit: usize) -> Share {
-        let Job { part_bits, pass_bits, pass, .. } = self.job;
-        Share { part_bits, part: unit as u32 & ((1 << part_bits) - 1), pass_bits, pass }
+    /// Of which stripes k-mers are to be written.
+    pub fn share(&self) -> Share {
+        let Job { pass_bits, pass, .. } = self.job;
+        Share { pass_bits, pass }
     }
 
     /// What the leader's user typed.

@@ -5,7 +5,7 @@
 //! batch := index sections          index: for each stripe offset u32, bytes u32, k-mers u32, rows u32, digest u64; then the sections
 //! tail  := messages batches summary seal
 //!   messages  what was skipped, as text, one a line
-//!   batches   where each batch begins in the chain, u64 each
+//!   batches   where each batch begins in the chain, and the long row it is from, or 0: u64 both
 //!   summary   [`UNIT_FIELDS`] numbers, u64 each
 //!   seal      digest of the tail before it and of all indexes, u64, the last bytes of the chain
 //! ```
@@ -25,6 +25,20 @@ use shm_layout::arena::{Arena, Chain, NOTHING};
 pub const UNIT_FIELDS: usize = 24;
 /// Bytes of the summary and the seal behind it.
 const END: u64 = 8 * UNIT_FIELDS as u64 + 8;
+/// Bytes of what the tail says of a batch.
+const BATCH: usize = 16;
+/// Rows are numbered from 1 on in their block: what a batch has that is of no long row, but of one or many that are in one unit.
+pub const NO_ROW: u64 = 0;
+
+/// What a tail says of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Where in the chain it begins.
+    pub begin: u64,
+    /// The row that was dealt out to the units of its block and that all its records are from, or [`NO_ROW`].
+    pub long_row: u64,
+}
+
 /// Bytes of an index entry.
 const ENTRY: usize = 24;
 
@@ -143,9 +157,12 @@ pub fn add_index(before: u64, batch: usize, index: &[u8]) -> u64 {
 }
 
 /// The tail of the chain of unit `unit`; `indexes` is the digest of all indexes, see [`add_index`].
-pub fn tail(unit: usize, messages: &str, batches: &[u64], summary: &UnitSummary, indexes: u64) -> Vec<u8> {
+pub fn tail(unit: usize, messages: &str, batches: &[Batch], summary: &UnitSummary, indexes: u64) -> Vec<u8> {
     let mut bytes = messages.as_bytes().to_vec();
-    batches.iter().for_each(|batch| bytes.extend(batch.to_le_bytes()));
+    for Batch { begin, long_row } in batches {
+        bytes.extend(begin.to_le_bytes());
+        bytes.extend(long_row.to_le_bytes());
+    }
     summary.fields().iter().for_each(|field| bytes.extend(field.to_le_bytes()));
     bytes.extend(digest(unit, indexes as usize, &bytes).to_le_bytes());
     bytes
@@ -154,7 +171,7 @@ pub fn tail(unit: usize, messages: &str, batches: &[u64], summary: &UnitSummary,
 /// A unit's result, opened for reading.
 pub struct UnitResult {
     chain: Chain,
-    batches: Vec<u64>,
+    batches: Vec<Batch>,
     tail: u64,
     /// Its numbers.
     pub summary: UnitSummary,
@@ -179,17 +196,22 @@ impl UnitResult {
             *field = u64::from_le_bytes(*word);
         }
         let summary = UnitSummary::from_fields(&fields);
-        let batches_at = summary.batches.checked_mul(8).and_then(|b| fields_at.checked_sub(b));
+        let batches_at = summary.batches.checked_mul(BATCH as u64).and_then(|b| fields_at.checked_sub(b));
         let tail = batches_at.and_then(|at| at.checked_sub(summary.messages));
         let (Some(batches_at), Some(tail)) = (batches_at, tail) else {
             return Err(damaged("a tail that is too long"));
         };
         bytes.clear();
         arena.read(&chain, batches_at, (fields_at - batches_at) as usize, &mut bytes)?;
-        let batches: Vec<u64> =
-            bytes.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
+        let (words, _) = bytes.as_chunks::<8>();
+        let (pairs, _) = words.as_chunks::<2>();
+        let batches: Vec<Batch> = pairs
+            .iter()
+            .map(|pair| pair.map(u64::from_le_bytes))
+            .map(|[begin, long_row]| Batch { begin, long_row })
+            .collect();
         let index = index_bytes(stripes) as u64;
-        if batches.iter().any(|at| at.checked_add(index).is_none_or(|end| end > tail)) {
+        if batches.iter().any(|batch| batch.begin.checked_add(index).is_none_or(|end| end > tail)) {
             return Err(damaged("a batch outside of the chain"));
         }
         Ok(Self { chain, batches, tail, summary })
@@ -198,6 +220,11 @@ impl UnitResult {
     /// Batches of the unit.
     pub fn batches(&self) -> usize {
         self.batches.len()
+    }
+
+    /// The row that a batch's records are all from and that was dealt out to the units of its block, or [`NO_ROW`].
+    pub fn long_row(&self, batch: usize) -> u64 {
+        self.batches[batch].long_row
     }
 
     /// The chain, for the sweep.
@@ -247,7 +274,7 @@ impl UnitResult {
         mut each: impl FnMut(usize, Indexed),
     ) -> Result<(), WorkError> {
         scratch.clear();
-        arena.read(&self.chain, self.batches[batch], index_bytes(stripes), scratch)?;
+        arena.read(&self.chain, self.batches[batch].begin, index_bytes(stripes), scratch)?;
         let (entries, _) = scratch.as_chunks::<ENTRY>();
         entries.iter().enumerate().for_each(|(stripe, entry)| each(stripe, Indexed::from_bytes(entry)));
         Ok(())
@@ -265,19 +292,19 @@ impl UnitResult {
         scratch: &mut Vec<u8>,
     ) -> Result<Indexed, WorkError> {
         scratch.clear();
-        arena.read(&self.chain, self.batches[batch] + index_bytes(stripe) as u64, ENTRY, scratch)?;
+        arena.read(&self.chain, self.batches[batch].begin + index_bytes(stripe) as u64, ENTRY, scratch)?;
         let entry = scratch.first_chunk().ok_or_else(|| damaged("half an index"))?;
         Ok(Indexed::from_bytes(entry))
     }
 
     /// Asks for that entry, which is to be read soon.
     pub fn expect_index(&self, arena: &Arena, batch: usize, stripe: usize) {
-        arena.prefetch(&self.chain, self.batches[batch] + index_bytes(stripe) as u64, ENTRY);
+        arena.prefetch(&self.chain, self.batches[batch].begin + index_bytes(stripe) as u64, ENTRY);
     }
 
     /// Where a section's bytes begin in the chain.
     pub fn begin_of(&self, batch: usize, stripes: usize, section: &Section) -> u64 {
-        self.batches[batch] + index_bytes(stripes) as u64 + u64::from(section.offset)
+        self.batches[batch].begin + index_bytes(stripes) as u64 + u64::from(section.offset)
     }
 
     /// Asks for the records of a section that is to be read soon.

@@ -56,7 +56,7 @@ fn reads() -> Vec<Vec<u8>> {
 fn push_all(bases: &mut Bases, reads: &[Vec<u8>]) {
     bases.restart();
     for (row, read) in reads.iter().enumerate() {
-        bases.push_dna2(row as u32 + 1, READ, read, 0);
+        bases.push_dna2(row as u32 + 1, READ, read);
     }
 }
 

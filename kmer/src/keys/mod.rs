@@ -23,7 +23,7 @@ pub use sums::add_summed;
 use crate::bases::Bases;
 use crate::params::Params;
 use crate::simd;
-use crate::superkmer::{LeftOut, Section, Share};
+use crate::superkmer::{Section, Share};
 use buckets::Buckets;
 use row::Row;
 use std::ops::RangeInclusive;
@@ -83,7 +83,7 @@ pub struct KeySorter {
     /// Of each stripe, k-mers of another pass since the last batch.
     passed_over: Vec<u32>,
     sections: Vec<Section>,
-    left_out: LeftOut,
+    left_out: u64,
     repeats: u64,
     /// k-mers taken since the last batch.
     taken: u64,
@@ -126,7 +126,7 @@ impl KeySorter {
             kept,
             passed_over: vec![0; 1 << stripe_bits],
             sections: vec![Section::default(); 1 << stripe_bits],
-            left_out: LeftOut::default(),
+            left_out: 0,
             repeats: 0,
             taken: 0,
         })
@@ -134,7 +134,7 @@ impl KeySorter {
 
     /// Begins a unit, of which `share` is to be written. Its row numbers start above 0.
     pub fn begin_unit(&mut self, share: Share) {
-        (self.share, self.left_out, self.repeats) = (share, LeftOut::default(), 0);
+        (self.share, self.left_out, self.repeats) = (share, 0, 0);
         self.passed_over.fill(0);
         // An earlier unit may have ended early.
         match &mut self.kept {
@@ -146,8 +146,8 @@ impl KeySorter {
         self.row.begin(0);
     }
 
-    /// k-mers of this unit so far that were not written, being of another share.
-    pub fn left_out(&self) -> LeftOut {
+    /// k-mers of this unit so far that were not written, being of another pass.
+    pub fn left_out(&self) -> u64 {
         self.left_out
     }
 
@@ -225,7 +225,7 @@ impl KeySorter {
             self.passed_over[stripe as usize] += u32::from(!is_written);
         }
         simd::into_buckets(&chunk[..written], low_bits, buckets);
-        self.left_out.pass += (kept - written) as u64;
+        self.left_out += (kept - written) as u64;
         kept
     }
 
@@ -253,7 +253,7 @@ impl KeySorter {
                         // Of another pass: counted for nothing.
                         out.truncate(at);
                         passed_over[stripe] = counted;
-                        self.left_out.pass += u64::from(counted);
+                        self.left_out += u64::from(counted);
                         0
                     }
                 }

@@ -5,6 +5,7 @@
 
 use super::{Surroundings, Worker};
 use crate::error::WorkError;
+use crate::portion::Portion;
 use crate::spool::UnitSummary;
 use crate::trace::What;
 use shm_layout::arena::OwnedChain;
@@ -54,7 +55,7 @@ impl Worker<'_> {
     ) -> Result<(u64, OwnedChain, UnitSummary), WorkError> {
         let (shared, owner) = (self.shared, self.owner);
         let number = shared.units.result_of(bundle);
-        self.scanner()?.begin(shared, number, shared.share(unit), owner);
+        self.scanner()?.begin(shared, number, Portion::of(&shared.job, unit), owner);
         let mut units = 0;
         loop {
             let times = (asked, self.time());
