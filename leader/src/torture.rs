@@ -16,6 +16,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// Seconds after which a worker is taken for hung, at least.
+const LEAST_TIMEOUT: f64 = 0.5;
+/// So many times slower than in peace a worker may be among those that are started and killed.
+const SLOWER: f64 = 4.0;
+
 /// Options of `torture`.
 #[derive(Debug, Args)]
 pub struct TortureArgs {
@@ -219,11 +224,18 @@ impl Torture<'_> {
         let passes = rng.one_of(&[0, 0, 0, 1, 2]);
         let text = format!(
             "-j {workers} --unit-blocks {unit} --chunk-bytes {chunk} --stripe-bits {bits} --batch-bytes {batch} \
-             --pass-bits {passes} --max-attempts 63 --max-respawns 1000000 --worker-timeout 0.5"
+             --pass-bits {passes} --max-attempts 63 --max-respawns 1000000 --worker-timeout {}",
+            self.timeout()
         );
         let mut words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
         words.extend(self.args.leader.then(|| "--resumable".into()));
         words
+    }
+
+    /// Seconds after which a worker that does nothing is taken for hung. One that counts a stripe has nothing to tell meanwhile, and a run may have one
+    /// stripe only: it takes as long as all workers together.
+    fn timeout(&self) -> f64 {
+        (self.usual.as_secs_f64() * f64::from(self.args.workers) * SLOWER).max(LEAST_TIMEOUT)
     }
 
     fn one_run(&mut self, rng: &mut Rng) -> Result<(), Failure> {
