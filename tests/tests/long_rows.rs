@@ -122,11 +122,9 @@ fn chromosomes() -> Vec<String> {
 fn records_of_a_file_that_come_in_pieces_are_dealt_out() {
     let dir = tempfile::tempdir().expect("a directory");
     let rows = chromosomes();
-    let path = |name| dir.path().join(name);
-    let (wrapped, lines) = (path("wrapped.fa"), path("lines.fa"));
-    fs::write(&wrapped, fasta(&rows, 61, "\r\n")).expect("written");
-    fs::write(&lines, fasta(&rows, 1 << 30, "\n")).expect("written");
-    for file in [&wrapped, &lines] {
+    for (width, end) in [(61, "\r\n"), (80, "\n"), (3, "\n"), (1 << 30, "\n")] {
+        let file = &dir.path().join(format!("{width}.fa"));
+        fs::write(file, fasta(&rows, width, end)).expect("written");
         for what in ["-k 16", "-k 31 --count occurrences", "-k 21 --row-per-file"] {
             let whole = count(file, &format!("{what} -j 1")).exits(0);
             for dealt in ["-j 2", "-j 3 --part-bits 2 --stretch 1000", "-j 2 --part-bits 1 --stretch 300000"]
