@@ -200,8 +200,13 @@ fn a_single_altered_word_gives_no_other_answer() {
     let peace = leader().words("-q --all -k 21 -j 1").arg(small.path()).run().exits(0).stdout;
     let every = std::env::var_os("KMER_HOSTILE").is_some_and(|how| how == "all");
     let mut cases = Vec::new();
-    for point in ["collect.begin", "drain.opened", "finished"] {
-        let bytes = left(&small, point);
+    let shared = format!("{SMALL} --part-bits 1 --stretch 16");
+    let (whole, dealt) = (
+        ["collect.begin", "drain.opened", "finished"].map(|point| (point, SMALL)),
+        ("drain.opened", &*shared),
+    );
+    for (point, capacities) in whole.into_iter().chain([dealt]) {
+        let bytes = left_of(&small, point, capacities);
         // The job, the command line, the drain's order: all of it, 1 bit in every word; of the rest every so many.
         let asked: Vec<usize> = [0x4b4d_0002, 0x4b4d_0009, 0x4b4d_0007]
             .map(|key| chunk(&bytes, key))

@@ -14,7 +14,7 @@ use crate::job::Job;
 use crate::sections::{LongRow, Place, Sections};
 use crate::shared::{DrainOrder, Shared};
 use crate::spent::SpentChunks;
-use crate::spool::{UnitResult, digest};
+use crate::spool::{UnitResult, digest, section_digest};
 use kmer::line::Places;
 use kmer::minimizer::Dealer;
 use kmer::params::Params;
@@ -265,7 +265,8 @@ impl Drainer {
             &indexed.section,
             &mut self.records,
         )?;
-        let found = digest(*unit, stripe, &self.records[from..]);
+        let long_row = result.long_row(batch as usize);
+        let found = section_digest(*unit, long_row, stripe, &self.records[from..]);
         if found != indexed.digest {
             let what = format!("expected records of digest {:016x}, found {found:016x}", indexed.digest);
             return Err(WorkError::Section { unit: *unit, stripe, what });

@@ -10,7 +10,9 @@ use crate::method::Method;
 use crate::portion::Portion;
 use crate::shared::Shared;
 use crate::source::{Blocks, Rows};
-use crate::spool::{Batch, Indexed, NO_ROW, UnitSummary, add_index, digest, index_bytes, tail, write_index};
+use crate::spool::{
+    Batch, Indexed, NO_ROW, UnitSummary, add_index, index_bytes, section_digest, tail, write_index,
+};
 use kmer::bases::Bases;
 use kmer::keys::KeySorter;
 use kmer::params::Params;
@@ -406,13 +408,14 @@ impl Unit {
     /// Stores a batch: room for the index, then the sections that `sections` describes.
     fn store(&mut self, batch: &mut [u8], sections: &[Section]) -> Result<(), WorkError> {
         let (index, records) = batch.split_at_mut(index_bytes(sections.len()));
-        let (number, summary) = (self.number, &mut self.summary);
+        let (number, long_row, summary) = (self.number, self.long_row, &mut self.summary);
         let indexed = sections.iter().enumerate().map(|(stripe, section)| {
             if section.bytes == 0 {
                 return Indexed { section: *section, digest: 0 };
             }
             let from = section.offset as usize;
-            let digest = digest(number, stripe, &records[from..from + section.bytes as usize]);
+            let records = &records[from..from + section.bytes as usize];
+            let digest = section_digest(number, long_row, stripe, records);
             summary.digest = summary.digest.wrapping_add(digest);
             summary.delivered += u64::from(section.kmers);
             Indexed { section: *section, digest }

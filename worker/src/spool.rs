@@ -11,7 +11,7 @@
 //! ```
 //!
 //! The summary is at the end, since a unit's batches are stored while it is still being scanned. `delivered` counts the k-mers in sections and
-//! `digest` adds up the digests of the sections, each salted with its unit and stripe; a drain that reads every section of its stripes
+//! `digest` adds up the digests of the sections, each salted with its unit, stripe and long row; a drain that reads every section of its stripes
 //! exactly once comes to the sums that the indexes have for these stripes. The seal is over what the leader decides by: numbers of rows, most
 //! of all, which tell whether a stripe can be left out.
 
@@ -137,6 +137,11 @@ impl Indexed {
         let section = Section { offset: number(0), bytes: number(4), kmers: number(8), rows: number(12) };
         Self { section, digest: u64::from_le_bytes(entry[16..].try_into().expect("8 bytes")) }
     }
+}
+
+/// The digest of `records`, a section of a batch of `unit` that has only those of `long_row`: a result in which another row is named has another one.
+pub fn section_digest(unit: usize, long_row: u64, stripe: usize, records: &[u8]) -> u64 {
+    digest(unit ^ (long_row as usize).rotate_left(usize::BITS / 2), stripe, records)
 }
 
 /// Writes the index of a batch into the room that was left for it.
@@ -341,6 +346,16 @@ fn damaged(found: &str) -> WorkError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_section_of_another_row_has_another_digest() {
+        let rows = [NO_ROW, 1, 2, 1 << 31, 1 << 32, u64::MAX];
+        let mut digests: Vec<u64> = rows.iter().map(|row| section_digest(5, *row, 3, b"records")).collect();
+        assert_eq!(digests[0], digest(5, 3, b"records"));
+        digests.sort_unstable();
+        digests.dedup();
+        assert_eq!(digests.len(), rows.len());
+    }
 
     #[test]
     fn summaries_add_up_field_by_field() {
