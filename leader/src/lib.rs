@@ -75,6 +75,7 @@ pub mod segments;
 pub mod select;
 pub mod sequences;
 pub mod signals;
+mod sizes;
 pub mod source;
 pub mod standard;
 pub mod status;

@@ -33,6 +33,7 @@ mod spent;
 pub mod spool;
 pub mod stdin;
 pub mod steady;
+mod stripe;
 pub mod trace;
 
 pub use error::{EXIT_FENCED, EXIT_NO_ATTACH, EXIT_REPORTED, WorkError};

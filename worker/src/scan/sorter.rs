@@ -1,31 +1,27 @@
-//! Scans a unit: reads its blocks, takes the column out of every visible row, and stores the k-mers sorted by stripe.
+//! Takes rows of every kind as runs of bases, and turns them into batches by the job's method.
 //!
-//! A unit is whole pages, a row lies in one page, and a k-mer in one value, so units have nothing to do with each other. Long values
-//! are taken in batches: what a unit needs at a time is bounded, however large its rows are.
+//! Promises
+//! - A batch's bases are bounded, however long a row is.
+//! - Of rows that units share only the unit's portion is taken; a batch has no row beside a long one.
 
+use super::unit::Unit;
 use crate::error::WorkError;
 use crate::job::Job;
 use crate::letters::{Letters, Taken};
 use crate::method::Method;
 use crate::portion::Portion;
-use crate::shared::Shared;
-use crate::source::{Blocks, Rows};
-use crate::spool::{
-    Batch, Indexed, NO_ROW, UnitSummary, add_index, index_bytes, section_digest, tail, write_index,
-};
+use crate::source::Rows;
+use crate::spool::{NO_ROW, UnitSummary, index_bytes};
 use kmer::bases::Bases;
 use kmer::keys::KeySorter;
 use kmer::params::Params;
 use kmer::superkmer::{Section, Share};
-use relation::{DnaType, PageCounts, RowSink, Value};
+use relation::{DnaType, RowSink, Value};
 use sequence::{Part, RecordSink};
 use shm_layout::arena::{Arena, OwnedChain};
-use shm_layout::slots::{Figure, Slots};
+use shm_layout::slots::Figure;
 use shm_layout::words::Owner;
 use std::path::Path;
-
-/// Messages about skipped tuples that a result keeps for each of its units, in bytes; the rest is counted only.
-const MESSAGE_BYTES: usize = 64 << 10;
 
 /// Bytes of bases that are taken at a time where they make no batch: so many stay in a core's cache.
 const BASES_BYTES: usize = 256 << 10;
@@ -33,152 +29,28 @@ const BASES_BYTES: usize = 256 << 10;
 /// Occurrences that are counted directly are stored after so many times a batch's bytes of k-mers: a unit may be a whole file, a count has 32 bits.
 const COUNTED_BATCHES: u64 = 64;
 
-/// Scans units of one job.
-pub struct Scanner {
-    blocks: Blocks,
-    sorter: Sorter,
-}
-
 /// Turns rows into batches in the arena.
-struct Sorter {
+pub(super) struct Sorter {
     params: Params,
     dna: DnaType,
     skip_damaged: bool,
     batch_bytes: usize,
     /// Bytes of bases that are taken at a time.
     bases_bytes: usize,
-    bases: Bases,
+    pub(super) bases: Bases,
     letters: Letters,
     method: Method,
     stripe_bits: u32,
     batch: Vec<u8>,
     /// k-mers of the unit at hand that were counted directly and stored.
     counted: u64,
-    unit: Unit,
-}
-
-/// What belongs to the result at hand: of a unit, or of several.
-struct Unit {
-    number: usize,
-    portion: Portion,
-    owner: Owner,
-    arena: Option<Arena>,
-    /// Where progress is counted.
-    slots: Option<Slots>,
-    chain: Option<OwnedChain>,
-    chain_bytes: u64,
-    batches: Vec<Batch>,
-    /// The long row that what is not stored yet is from, or [`NO_ROW`].
-    long_row: u64,
-    /// Digest of the batches' indexes.
-    indexes: u64,
-    row: u32,
-    messages: String,
-    /// Bytes of messages that it may have.
-    most_messages: usize,
-    counts: PageCounts,
-    summary: UnitSummary,
-    failure: Option<WorkError>,
-}
-
-impl Scanner {
-    /// Gets ready to scan for the worker in `slot`, through mappings if `mapped` says so.
-    ///
-    /// # Errors
-    /// When the transaction logs cannot be opened, or the job's numbers are out of range.
-    pub fn new(shared: &Shared, slot: u16, mapped: bool) -> Result<Self, WorkError> {
-        Ok(Self { blocks: Blocks::new(shared, slot, mapped)?, sorter: Sorter::new(&shared.job)? })
-    }
-
-    /// Scans unit `unit` and stores its result in chunks of `owner`. Nothing of it is published.
-    ///
-    /// # Errors
-    /// Damage in the relation, no room in the arena. What was stored is freed again.
-    pub fn scan(
-        &mut self,
-        shared: &Shared,
-        unit: usize,
-        owner: Owner,
-    ) -> Result<(OwnedChain, UnitSummary), WorkError> {
-        self.begin(shared, unit, Portion::of(&shared.job, unit), owner);
-        self.take(shared, unit)?;
-        self.finish(shared)
-    }
-
-    /// Begins a result, which will be known as `number`, of `owner`'s: of each unit that it takes, `portion`.
-    pub(crate) fn begin(&mut self, shared: &Shared, number: usize, portion: Portion, owner: Owner) {
-        self.sorter.begin(number, owner, &shared.arena, portion, shared.share());
-        self.sorter.unit.slots = Some(shared.slots.clone());
-    }
-
-    /// Takes the rows of unit `unit` into the result that was begun.
-    ///
-    /// # Errors
-    /// Damage in the relation, no room in the arena. What was stored is freed again, and the result is lost.
-    pub fn take(&mut self, shared: &Shared, unit: usize) -> Result<(), WorkError> {
-        let (first, blocks) = shared.unit_blocks(unit)?;
-        self.sorter.unit.most_messages = self.sorter.unit.messages.len() + MESSAGE_BYTES;
-        let mut counts = self.sorter.unit.counts;
-        let scanned = match shared.parcel_of(unit) {
-            Some(parcel) => self.blocks.read_parcel(shared, parcel, self.sorter.unit.owner, &mut self.sorter),
-            None => self.blocks.read(shared, first, blocks, &mut counts, &mut self.sorter),
-        };
-        match self.sorter.unit.failure.take().map_or(scanned, Err) {
-            Ok(text) => {
-                let unit = &mut self.sorter.unit;
-                unit.counts = counts;
-                unit.summary.blocks += blocks;
-                unit.summary.text += text;
-                Ok(())
-            }
-            Err(e) => self.lose(shared, e),
-        }
-    }
-
-    /// k-mers of the result that was begun so far.
-    pub fn kmers(&self) -> u64 {
-        self.sorter.bases.counts().kmers
-    }
-
-    /// Stores what the result still lacks.
-    ///
-    /// # Errors
-    /// As [`Scanner::take`].
-    pub fn finish(&mut self, shared: &Shared) -> Result<(OwnedChain, UnitSummary), WorkError> {
-        self.sorter.finish().or_else(|e| self.lose(shared, e))
-    }
-
-    /// Frees what was stored of the result.
-    fn lose<T>(&mut self, shared: &Shared, error: WorkError) -> Result<T, WorkError> {
-        if let Some(chain) = self.sorter.unit.chain.take() {
-            shared.arena.free(chain)?;
-        }
-        Err(error)
-    }
+    pub(super) unit: Unit,
 }
 
 impl Sorter {
-    fn new(job: &Job) -> Result<Self, WorkError> {
+    pub(super) fn new(job: &Job) -> Result<Self, WorkError> {
         let params = job.params()?;
         let method = Method::new(job, params)?;
-        let unit = Unit {
-            number: 0,
-            portion: Portion::default(),
-            owner: Owner { slot: 0, generation: 0 },
-            arena: None,
-            slots: None,
-            chain: None,
-            chain_bytes: 0,
-            batches: Vec::new(),
-            long_row: NO_ROW,
-            indexes: 0,
-            row: 0,
-            messages: String::new(),
-            most_messages: 0,
-            counts: PageCounts::default(),
-            summary: UnitSummary::default(),
-            failure: None,
-        };
         let (dna, skip_damaged, stripe_bits) = (job.dna_type(), job.skip_damaged, job.stripe_bits);
         let batch_bytes = job.batch_bytes as usize;
         let bases_bytes = match method {
@@ -197,11 +69,18 @@ impl Sorter {
             stripe_bits,
             batch: Vec::new(),
             counted: 0,
-            unit,
+            unit: Unit::none(),
         })
     }
 
-    fn begin(&mut self, number: usize, owner: Owner, arena: &Arena, portion: Portion, share: Share) {
+    pub(super) fn begin(
+        &mut self,
+        number: usize,
+        owner: Owner,
+        arena: &Arena,
+        portion: Portion,
+        share: Share,
+    ) {
         self.bases.restart();
         self.letters.begin_unit(portion);
         self.counted = 0;
@@ -210,15 +89,7 @@ impl Sorter {
             Method::Keys(sorter) => sorter.begin_unit(share),
             Method::Direct(counter) => drop(counter.take()),
         }
-        let unit = &mut self.unit;
-        (unit.number, unit.owner, unit.arena, unit.chain) =
-            (number, owner, Some(arena.clone()), Some(arena.begin()));
-        (unit.portion, unit.long_row) = (portion, NO_ROW);
-        (unit.chain_bytes, unit.row, unit.summary, unit.failure) = (0, 0, UnitSummary::default(), None);
-        unit.batches.clear();
-        (unit.indexes, unit.counts) = (0, PageCounts::default());
-        unit.messages.clear();
-        unit.most_messages = 0;
+        self.unit.begin(number, owner, arena, portion);
     }
 
     /// Takes its portion of row `item` of the block, of `bits` bits.
@@ -342,37 +213,19 @@ impl Sorter {
     }
 
     /// Stores what is left and the tail. The counts must agree with each other before anybody may see the result.
-    fn finish(&mut self) -> Result<(OwnedChain, UnitSummary), WorkError> {
+    pub(super) fn finish(&mut self) -> Result<(OwnedChain, UnitSummary), WorkError> {
         self.store_rest()?;
         let (left_out, repeats) = match &self.method {
             Method::SuperKmers(splitter) => (splitter.left_out(), 0),
             Method::Keys(sorter) => (sorter.left_out(), sorter.repeats()),
             Method::Direct(_) => (0, 0),
         };
-        let windows = self.bases.counts();
-        let unit = &mut self.unit;
-        if unit.portion.tells() {
-            count_rows(&mut unit.summary, &unit.counts);
-            unit.summary.rows += self.letters.rows;
-            unit.summary.short += self.letters.short;
-            unit.summary.damaged_tuples += self.letters.damaged;
-        } else {
-            unit.messages.clear();
-            (unit.summary.short, unit.summary.text, unit.summary.blocks) = (0, 0, 0);
-        }
-        let summary = &mut unit.summary;
-        (summary.kmers, summary.expanded, summary.skipped) =
-            (windows.kmers, windows.expanded, windows.skipped);
-        (summary.messages, summary.batches) = (unit.messages.len() as u64, unit.batches.len() as u64);
+        let kmers = self.unit.sum_up(self.bases.counts(), &self.letters);
         if !matches!(self.method, Method::Direct(_)) {
-            let accounted = summary.delivered + left_out + repeats;
-            equal("k-mers of a unit in its sections", summary.kmers, accounted)?;
+            let accounted = self.unit.summary.delivered + left_out + repeats;
+            equal("k-mers of a unit in its sections", kmers, accounted)?;
         }
-        let tail = tail(unit.number, &unit.messages, &unit.batches, summary, unit.indexes);
-        let summary = *summary;
-        unit.append(&tail)?;
-        let chain = unit.chain.take().expect("begun with the unit");
-        Ok((chain, summary))
+        self.unit.end()
     }
 }
 
@@ -388,49 +241,11 @@ fn store_keys(
     unit.store(batch, sections)
 }
 
-fn count_rows(summary: &mut UnitSummary, counts: &PageCounts) {
-    (summary.rows, summary.nulls, summary.missing) = (counts.live, counts.nulls, counts.missing);
-    (summary.compressed, summary.external) = (counts.compressed, counts.external);
-    (summary.dead, summary.undecided, summary.zero_pages) =
-        (counts.dead, counts.undecided, counts.zero_pages);
-    (summary.damaged_pages, summary.damaged_tuples) = (counts.damaged_pages, counts.damaged_tuples);
-}
-
 fn equal(what: &str, expected: u64, found: u64) -> Result<(), WorkError> {
     if expected == found {
         Ok(())
     } else {
         Err(WorkError::Conservation { what: what.into(), expected, found })
-    }
-}
-
-impl Unit {
-    /// Stores a batch: room for the index, then the sections that `sections` describes.
-    fn store(&mut self, batch: &mut [u8], sections: &[Section]) -> Result<(), WorkError> {
-        let (index, records) = batch.split_at_mut(index_bytes(sections.len()));
-        let (number, long_row, summary) = (self.number, self.long_row, &mut self.summary);
-        let indexed = sections.iter().enumerate().map(|(stripe, section)| {
-            if section.bytes == 0 {
-                return Indexed { section: *section, digest: 0 };
-            }
-            let from = section.offset as usize;
-            let records = &records[from..from + section.bytes as usize];
-            let digest = section_digest(number, long_row, stripe, records);
-            summary.digest = summary.digest.wrapping_add(digest);
-            summary.delivered += u64::from(section.kmers);
-            Indexed { section: *section, digest }
-        });
-        write_index(indexed, index);
-        self.indexes = add_index(self.indexes, self.batches.len(), index);
-        self.batches.push(Batch { begin: self.chain_bytes, long_row: self.long_row });
-        self.append(batch)
-    }
-
-    fn append(&mut self, bytes: &[u8]) -> Result<(), WorkError> {
-        let (Some(arena), Some(chain)) = (&self.arena, &mut self.chain) else { return Ok(()) };
-        arena.append(self.owner, chain, bytes)?;
-        self.chain_bytes += bytes.len() as u64;
-        Ok(())
     }
 }
 
@@ -441,13 +256,6 @@ impl Sorter {
         self.unit.failure = Some(error);
         text
     }
-
-    fn say(&mut self, message: &dyn std::fmt::Display) {
-        if self.unit.messages.len() < self.unit.most_messages {
-            self.unit.messages.push_str(&message.to_string());
-            self.unit.messages.push('\n');
-        }
-    }
 }
 
 impl RecordSink for Sorter {
@@ -457,7 +265,7 @@ impl RecordSink for Sorter {
         let stored = taken.and_then(|taken| {
             if let Taken::Odd(letters) = taken {
                 let name = String::from_utf8_lossy(part.name);
-                self.say(&format!(
+                self.unit.say(&format!(
                     "file {:?}: record {name:?}: {letters} letters that are no nucleotide code, taken for N",
                     self.letters.path()
                 ));
@@ -472,7 +280,7 @@ impl RecordSink for Sorter {
             return Err(error);
         }
         self.letters.damaged += 1;
-        self.say(&error);
+        self.unit.say(&error);
         Ok(())
     }
 }
@@ -497,7 +305,7 @@ impl RowSink for Sorter {
         if !self.skip_damaged || error.extent() == relation::Extent::Relation {
             return Err(error);
         }
-        self.say(&error);
+        self.unit.say(&error);
         Ok(())
     }
 }
