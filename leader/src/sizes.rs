@@ -21,8 +21,9 @@ const CHUNK_BYTES: usize = 64 << 10;
 const STRIPE_BASES: u64 = 1 << 14;
 /// The same where there are very many: most of them are then copies.
 const LARGE_STRIPE_BASES: u64 = 1 << 20;
-/// Windows of a long row that a unit takes at a time, at least.
-const LEAST_STRETCH: u64 = 1 << 16;
+/// Windows of a long row that a unit takes at a time, at least: their records fill a chunk or two, and what each unit has of the row ends with one that is
+/// half empty.
+const LEAST_STRETCH: u64 = 1 << 17;
 /// The same for each stripe.
 const WINDOWS_A_STRIPE: u64 = 128;
 /// Bytes of TOAST from which on sharing a block is worth reading it several times.

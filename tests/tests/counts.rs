@@ -91,7 +91,7 @@ fn shared_blocks_and_several_passes_change_nothing() {
         let alone = case.check(k, 0, 0);
         for options in [
             "--part-bits 2 -j 2",
-            "--part-bits 2 --stretch 8 -j 2",
+            "--part-bits 1 --stretch 64 --chunk-bytes 4096 -j 2",
             "--pass-bits 2 -j 2",
             "--pass-bits 1 --part-bits 1 -j 3",
             "--pass-bits 3 -j 0",
