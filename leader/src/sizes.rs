@@ -64,6 +64,10 @@ fn chunk_bytes(allowed: u64) -> usize {
     (1usize << bits.min(30)).clamp(4096, CHUNK_BYTES)
 }
 
+/// The segment's sizes for a job that may use `allowed` bytes of shared memory; `unit_blocks`, if that was decided already.
+///
+/// # Errors
+/// When the memory is too little for an arena.
 pub(crate) fn sizes(
     job: &Job,
     toast_bytes: u64,
