@@ -50,6 +50,8 @@ pub fn odd_letter(letters: &[u8]) -> Option<usize> {
 
 /// Bytes after the last base that may be read, so that readers can load whole words.
 pub const PADDING: usize = 64;
+/// Bytes by which the buffer grows, at the least.
+const GROWTH: usize = 1 << 16;
 
 /// A run of plain bases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +78,10 @@ pub struct WindowCounts {
 /// Rows as runs, up to a few megabytes at a time.
 pub struct Bases {
     k: u32,
+    /// The bases, then at least [`PADDING`] bytes.
     packed: Vec<u8>,
+    /// Where the bases end.
+    end: usize,
     runs: Vec<Run>,
     counts: WindowCounts,
     codes: Vec<u8>,
@@ -85,21 +90,19 @@ pub struct Bases {
 impl Bases {
     /// An empty buffer for k-mers of `params`.
     pub fn new(params: Params) -> Self {
-        let mut bases = Self {
+        Self {
             k: params.k(),
-            packed: Vec::new(),
+            packed: vec![0; PADDING],
+            end: 0,
             runs: Vec::new(),
             counts: WindowCounts::default(),
             codes: Vec::new(),
-        };
-        bases.clear();
-        bases
+        }
     }
 
     /// Empties the buffer; the counts of windows go on.
     pub fn clear(&mut self) {
-        self.packed.clear();
-        self.packed.resize(PADDING, 0);
+        self.end = 0;
         self.runs.clear();
     }
 
@@ -116,12 +119,12 @@ impl Bases {
 
     /// The bases of the runs, then [`PADDING`] bytes that mean nothing.
     pub fn packed(&self) -> &[u8] {
-        &self.packed
+        &self.packed[..self.end + PADDING]
     }
 
     /// Bytes of bases.
     pub fn len(&self) -> usize {
-        self.packed.len() - PADDING
+        self.end
     }
 
     /// True when there are none.
@@ -146,6 +149,7 @@ impl Bases {
     ///
     /// # Panics
     /// When `bytes` is shorter than the windows.
+    #[inline]
     pub fn push_dna2_windows(&mut self, row: u32, bytes: &[u8], windows: Range<u64>) {
         if windows.is_empty() {
             return;
@@ -153,18 +157,33 @@ impl Bases {
         debug_assert!(windows.start.is_multiple_of(4), "windows from {}", windows.start);
         let (first, count) = ((windows.start / 4) as usize, windows.end - windows.start);
         let len = count + u64::from(self.k) - 1;
-        self.push_run(row, len, |packed| {
-            packed.extend_from_slice(&bytes[first..first + len.div_ceil(4) as usize]);
-        });
+        let bytes = &bytes[first..first + len.div_ceil(4) as usize];
+        self.push_run(row, len, |packed| packed.copy_from_slice(bytes));
         self.counts.kmers += count;
     }
 
-    fn push_run(&mut self, row: u32, len: u64, fill: impl FnOnce(&mut Vec<u8>)) {
-        self.packed.truncate(self.packed.len() - PADDING);
-        let start = (self.packed.len() * 4) as u32;
-        fill(&mut self.packed);
-        self.packed.resize(self.packed.len() + PADDING, 0);
-        self.runs.push(Run { start, len: len as u32, row });
+    /// Adds a run of `len` bases; `fill` writes them.
+    #[inline]
+    fn push_run(&mut self, row: u32, len: u64, fill: impl FnOnce(&mut [u8])) {
+        fill(self.room(len as usize));
+        self.keep(row, len as usize);
+    }
+
+    /// Room for `bases` bases behind the others, with whatever was there before.
+    #[inline]
+    fn room(&mut self, bases: usize) -> &mut [u8] {
+        let end = self.end + bases.div_ceil(4);
+        if self.packed.len() < end + PADDING {
+            self.packed.resize((end + PADDING).next_multiple_of(GROWTH), 0);
+        }
+        &mut self.packed[self.end..end]
+    }
+
+    /// What was written to the room for `bases` bases is a run.
+    #[inline]
+    fn keep(&mut self, row: u32, bases: usize) {
+        self.runs.push(Run { start: (self.end * 4) as u32, len: bases as u32, row });
+        self.end += bases.div_ceil(4);
     }
 
     /// Adds a `dna4` row of `bases` bases, whole.
@@ -223,26 +242,25 @@ impl Bases {
 
     /// The common case: every code is a plain base. False, and nothing added, when one is not.
     fn push_plain_dna4(&mut self, row: u32, bases: usize, bytes: &[u8]) -> bool {
-        let (from, mut seen) = (self.packed.len() - PADDING, 0);
-        self.packed.resize(from + bases.div_ceil(4) + PADDING, 0);
+        let (packed, mut seen) = (self.room(bases), 0);
         let (whole, rest) = bytes[..bases.div_ceil(2)].split_at(bases / 4 * 2);
-        for (pair, byte) in whole.as_chunks::<2>().0.iter().zip(&mut self.packed[from..]) {
+        for (pair, byte) in whole.as_chunks::<2>().0.iter().zip(&mut *packed) {
             let [high, low] = pair.map(|two| PLAIN_PAIRS[usize::from(two)]);
             seen |= high | low;
             *byte = high << 4 | low & 15;
         }
         // Up to three bases; a code of the padding is no base.
-        for (i, place) in (bases / 4 * 4..bases).zip([6, 4, 2]) {
-            let code = rest[i % 4 / 2] >> (4 - 4 * (i % 2)) & 15;
-            seen |= if code.is_power_of_two() { 0 } else { NOT_PLAIN };
-            self.packed[from + bases / 4] |= (code.trailing_zeros() as u8 & 3) << place;
+        if let Some(byte) = packed.get_mut(bases / 4) {
+            *byte = 0;
+            for (i, place) in (bases / 4 * 4..bases).zip([6, 4, 2]) {
+                let code = rest[i % 4 / 2] >> (4 - 4 * (i % 2)) & 15;
+                seen |= if code.is_power_of_two() { 0 } else { NOT_PLAIN };
+                *byte |= (code.trailing_zeros() as u8 & 3) << place;
+            }
         }
         let plain = seen & NOT_PLAIN == 0;
-        let end = from + if plain { bases.div_ceil(4) } else { 0 };
-        self.packed.truncate(end);
-        self.packed.resize(end + PADDING, 0);
         if plain {
-            self.runs.push(Run { start: (from * 4) as u32, len: bases as u32, row });
+            self.keep(row, bases);
             self.counts.kmers += (bases - self.k as usize + 1) as u64;
         }
         plain
@@ -250,16 +268,10 @@ impl Bases {
 
     /// The common case: every letter is a plain base. False, and nothing added, when one is not.
     fn push_plain_letters(&mut self, row: u32, letters: &[u8]) -> bool {
-        self.packed.truncate(self.packed.len() - PADDING);
-        let from = self.packed.len();
-        self.packed.resize(from + letters.len().div_ceil(4) + PADDING, 0);
-        let plain = simd::pack_letters(letters, &mut self.packed[from..]);
+        let plain = simd::pack_letters(letters, self.room(letters.len()));
         if plain {
-            self.runs.push(Run { start: (from * 4) as u32, len: letters.len() as u32, row });
+            self.keep(row, letters.len());
             self.counts.kmers += letters.len() as u64 - u64::from(self.k) + 1;
-        } else {
-            self.packed.truncate(from);
-            self.packed.resize(from + PADDING, 0);
         }
         plain
     }
@@ -326,13 +338,10 @@ fn plain_codes(codes: &[u8]) -> usize {
     whole + codes[whole..].iter().position(|code| !code.is_power_of_two()).unwrap_or(codes.len() - whole)
 }
 
-fn pack(codes: impl Iterator<Item = u8>, packed: &mut Vec<u8>) {
+fn pack(codes: impl Iterator<Item = u8>, packed: &mut [u8]) {
+    packed.fill(0);
     for (i, code) in codes.enumerate() {
-        if i % 4 == 0 {
-            packed.push(0);
-        }
-        let last = packed.len() - 1;
-        packed[last] |= code << (6 - 2 * (i % 4));
+        packed[i / 4] |= code << (6 - 2 * (i % 4));
     }
 }
 
@@ -376,6 +385,14 @@ pub(crate) mod tests {
         (kmers, expanded, skipped)
     }
 
+    /// A buffer that is empty, but was not always.
+    fn used(params: Params) -> Bases {
+        let mut bases = Bases::new(params);
+        bases.push_dna2(1, 1000, &[0xff; 250]);
+        bases.restart();
+        bases
+    }
+
     fn all_kmers(bases: &Bases, params: Params) -> Vec<u64> {
         let mut kmers: Vec<u64> =
             bases.runs().iter().flat_map(|run| kmers_of(bases.packed(), run, params)).collect();
@@ -399,7 +416,7 @@ pub(crate) mod tests {
         #[test]
         fn dna4_windows_like_the_oracle(row in row(b"ACGTACGTACGTACGTACGTACGTMRWSYKVHDBN"), k in 4..=32u32) {
             let params = Params::new(k, 0).unwrap();
-            let mut bases = Bases::new(params);
+            let mut bases = used(params);
             bases.push_dna4(1, row.len() as u64, &pack_dna4(&row).unwrap());
             let (kmers, expanded, skipped) = naive_dna4(&row, k as usize);
             prop_assert_eq!(bases.counts(), WindowCounts { kmers: kmers.len() as u64, expanded, skipped });
@@ -413,7 +430,7 @@ pub(crate) mod tests {
         ) {
             let params = Params::new(k, 0).unwrap();
             let windows = |row: &[u8]| (row.len() as u64 + 1).saturating_sub(k.into());
-            let [mut whole, mut by_stretches, mut dna2, mut dna2_by_stretches] = [(); 4].map(|()| Bases::new(params));
+            let [mut whole, mut by_stretches, mut dna2, mut dna2_by_stretches] = [(); 4].map(|()| used(params));
             whole.push_dna4(1, row.len() as u64, &pack_dna4(&row).unwrap());
             for stretch in stretches(windows(&row), &cuts) {
                 by_stretches.push_dna4_windows(1, &pack_dna4(&row).unwrap(), stretch);
@@ -431,7 +448,7 @@ pub(crate) mod tests {
         #[test]
         fn plain_dna4_like_the_oracle(rows in prop::collection::vec(row(b"ACGT"), 1..5), k in 4..=32u32) {
             let params = Params::new(k, 0).unwrap();
-            let (mut bases, mut want) = (Bases::new(params), Vec::new());
+            let (mut bases, mut want) = (used(params), Vec::new());
             for (i, row) in rows.iter().enumerate() {
                 bases.push_dna4(i as u32, row.len() as u64, &pack_dna4(row).unwrap());
                 want.extend(naive_dna4(row, k as usize).0);
@@ -444,7 +461,7 @@ pub(crate) mod tests {
         fn letters_like_dna4(row in row(b"ACGTACGTACGTACGTACGTUacgtuACGTACGTACGTMRWSYKVHDBNn"), plain in row(b"ACGTUacgtu"), k in 4..=32u32) {
             let params = Params::new(k, 0).unwrap();
             for row in [row, plain] {
-                let (mut bases, mut want) = (Bases::new(params), Bases::new(params));
+                let (mut bases, mut want) = (used(params), used(params));
                 prop_assert_eq!(bases.push_letters(1, &row, false), Ok(0));
                 want.push_dna4(1, row.len() as u64, &pack_dna4(&row).unwrap());
                 prop_assert_eq!(bases.counts(), want.counts());
@@ -458,12 +475,12 @@ pub(crate) mod tests {
             let params = Params::new(k, 0).unwrap();
             let mut odd = row.clone();
             odd[at] = letter;
-            let mut bases = Bases::new(params);
+            let mut bases = used(params);
             prop_assert_eq!(bases.push_letters(1, &odd, false), Err(at));
             prop_assert!(bases.is_empty() && bases.runs().is_empty());
             prop_assert_eq!(bases.push_letters(1, &odd, true), Ok(1));
             odd[at] = b'N';
-            let mut want = Bases::new(params);
+            let mut want = used(params);
             want.push_letters(1, &odd, false).unwrap();
             prop_assert_eq!((bases.counts(), all_kmers(&bases, params)), (want.counts(), all_kmers(&want, params)));
         }
@@ -471,7 +488,7 @@ pub(crate) mod tests {
         #[test]
         fn dna2_windows_like_the_oracle(rows in prop::collection::vec(row(b"ACGT"), 0..5), k in 4..=32u32) {
             let params = Params::new(k, 0).unwrap();
-            let mut bases = Bases::new(params);
+            let mut bases = used(params);
             let mut want: Vec<u64> = Vec::new();
             for (i, row) in rows.iter().enumerate() {
                 bases.push_dna2(i as u32, row.len() as u64, &pack_dna2(row).unwrap());
@@ -485,7 +502,7 @@ pub(crate) mod tests {
     #[test]
     fn code_zero_is_skipped_like_n() {
         let params = Params::new(4, 0).expect("in range");
-        let mut bases = Bases::new(params);
+        let mut bases = used(params);
         bases.push_dna4(0, 6, &[0x12, 0x48, 0x01]);
         assert_eq!(bases.counts(), WindowCounts { kmers: 1, expanded: 0, skipped: 2 });
     }

@@ -40,6 +40,30 @@ fn absorb(sums: &mut [u32; LANES], row: &[u8; ROW]) {
 /// The checksum that `page` should carry as block `block` of its relation (counted over all segments), 1 to 65535. The
 /// stored checksum has no part in it.
 pub fn page_checksum(page: &[u8; BLOCK_SIZE], block: u32) -> u16 {
+    let folded = folded(page) ^ block;
+    // The remainder is below 65535, so the sum fits and is never zero.
+    (folded % 65_535) as u16 + 1
+}
+
+/// All lanes' sums in one, by a copy of the loop for this processor: it takes a fifth of the instructions where it has AVX2.
+fn folded(page: &[u8; BLOCK_SIZE]) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        #[allow(unsafe_code)]
+        // SAFETY: the processor has AVX2, all that the function asks for.
+        return unsafe { folded_avx2(page) };
+    }
+    folded_any(page)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn folded_avx2(page: &[u8; BLOCK_SIZE]) -> u32 {
+    folded_any(page)
+}
+
+#[inline(always)]
+fn folded_any(page: &[u8; BLOCK_SIZE]) -> u32 {
     let mut sums = START;
     let (rows, _) = page.as_chunks::<ROW>();
     if let Some((first, rest)) = rows.split_first() {
@@ -53,9 +77,7 @@ pub fn page_checksum(page: &[u8; BLOCK_SIZE], block: u32) -> u16 {
     for _ in 0..2 {
         absorb(&mut sums, &[0; ROW]);
     }
-    let folded = sums.into_iter().fold(block, |all, sum| all ^ sum);
-    // The remainder is below 65535, so the sum fits and is never zero.
-    (folded % 65_535) as u16 + 1
+    sums.into_iter().fold(0, |all, sum| all ^ sum)
 }
 
 #[cfg(test)]
@@ -91,6 +113,8 @@ mod tests {
                 *byte = (state >> 56) as u8;
             }
             proptest::prop_assert_eq!(page_checksum(&page, block), naive(&page, block));
+            // The copy of the loop that this processor may not run.
+            proptest::prop_assert_eq!(folded_any(&page), folded(&page));
         }
     }
 

@@ -184,7 +184,7 @@ impl PageReader {
         page: &[u8],
         block: u32,
         counts: &mut PageCounts,
-        sink: &mut dyn RowSink,
+        sink: &mut (impl RowSink + ?Sized),
     ) -> Result<()> {
         counts.pages += 1;
         let page = match Page::check(page, block, self.options.verify_checksums) {
@@ -244,7 +244,10 @@ impl PageReader {
     /// The column's value in a tuple, unpacked.
     #[inline]
     fn value<'a>(&'a mut self, tuple: &'a [u8], form: &mut Form) -> Result<Value<'a>> {
-        let (walker, unpack) = (&self.walker, &mut self.unpack);
+        let (walker, base_bits) = (&self.walker, self.base_bits);
+        if let Some(payload) = walker.short_value(tuple) {
+            return bits(walker, base_bits, Ok(payload));
+        }
         let payload = match walker.datum(tuple)? {
             Datum::Null => return Ok(Value::Null),
             Datum::Missing => {
@@ -254,16 +257,9 @@ impl PageReader {
                     None => return Ok(Value::Null),
                 }
             }
-            Datum::Bytes(bytes) => unpack.payload(bytes, form),
+            Datum::Bytes(bytes) => self.unpack.payload(bytes, form),
         };
-        match payload.and_then(varbit::parse) {
-            Ok((bits, bytes)) if bits.is_multiple_of(self.base_bits) => Ok(Value::Bits { bits, bytes }),
-            Ok((bits, _)) => {
-                let expected = format!("a multiple of {} bits, as many as a base has", self.base_bits);
-                Err(value_error("bit string", expected, bits).at_attribute(walker.column_name()))
-            }
-            Err(error) => Err(error.at_attribute(walker.column_name())),
-        }
+        bits(walker, base_bits, payload)
     }
 
     #[cold]
@@ -273,7 +269,7 @@ impl PageReader {
         block: u32,
         item: u16,
         counts: &mut PageCounts,
-        sink: &mut dyn RowSink,
+        sink: &mut (impl RowSink + ?Sized),
     ) -> Result<()> {
         let error = error.at_block(block).at_item(item).in_file(&self.file);
         if error.extent() == Extent::Relation {
@@ -281,6 +277,20 @@ impl PageReader {
         }
         counts.damaged_tuples += 1;
         sink.damaged(error)
+    }
+}
+
+/// The bit string that `payload` is, of bases of `base_bits` bits each.
+#[inline]
+fn bits<'a>(walker: &Walker, base_bits: u32, payload: Result<&'a [u8]>) -> Result<Value<'a>> {
+    match payload.and_then(varbit::parse) {
+        // A base has a power of two of bits.
+        Ok((bits, bytes)) if bits & (base_bits - 1) == 0 => Ok(Value::Bits { bits, bytes }),
+        Ok((bits, _)) => {
+            let expected = format!("a multiple of {base_bits} bits, as many as a base has");
+            Err(value_error("bit string", expected, bits).at_attribute(walker.column_name()))
+        }
+        Err(error) => Err(error.at_attribute(walker.column_name())),
     }
 }
 

@@ -117,6 +117,12 @@ pub fn size(data: &[u8]) -> Result<usize> {
     Ok(size)
 }
 
+/// Bytes of a value that begins with the byte `first`, this one included, if that is a header of one byte.
+#[inline]
+pub(crate) fn short_size(first: u8) -> Option<usize> {
+    (first & 1 == 1 && first != 1).then_some(usize::from(first >> 1))
+}
+
 #[cold]
 fn size_error(size: usize, least: usize, most: usize) -> Error {
     value_error("varlena length", format!("{least} to {most}"), size)

@@ -40,6 +40,12 @@ impl Portion {
         self.bits == 0
     }
 
+    /// Whether a row with so many windows is this unit's as a whole, and no more than is taken at a time.
+    #[inline]
+    pub(crate) fn takes_at_once(self, windows: u64) -> bool {
+        self.is_whole() && windows <= PIECE
+    }
+
     /// Whether this is the unit that tells what all of them see.
     pub(crate) fn tells(self) -> bool {
         self.number == 0

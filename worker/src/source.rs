@@ -97,7 +97,7 @@ impl Blocks {
         first: u64,
         count: u64,
         counts: &mut PageCounts,
-        sink: &mut dyn Rows,
+        sink: &mut impl Rows,
     ) -> Result<u64, WorkError> {
         let (mut at, end, mut text) = (first, first + count, 0);
         while at < end {
@@ -132,7 +132,7 @@ impl Blocks {
         shared: &Shared,
         parcel: usize,
         owner: Owner,
-        sink: &mut dyn Rows,
+        sink: &mut impl Rows,
     ) -> Result<u64, WorkError> {
         shared.slots.at_block(self.slot, parcel as u64)?;
         inject::at(Point::ScanBlock)?;
@@ -206,7 +206,7 @@ impl OpenLeaf {
         count: usize,
         buffer: &mut Buffer,
         counts: &mut PageCounts,
-        sink: &mut dyn Rows,
+        sink: &mut impl Rows,
         step: &mut dyn FnMut(u32) -> Result<(), WorkError>,
     ) -> Result<u64, WorkError> {
         match &mut self.files {
@@ -236,7 +236,7 @@ impl Pages {
         reader: &mut PageReader,
         buffer: &mut Buffer,
         counts: &mut PageCounts,
-        sink: &mut dyn RowSink,
+        sink: &mut impl RowSink,
         step: &mut dyn FnMut(u32) -> Result<(), WorkError>,
     ) -> Result<(), WorkError> {
         match self {

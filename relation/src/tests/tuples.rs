@@ -37,6 +37,17 @@ fn encode(columns: &[(Attribute, Stored)]) -> (Vec<u8>, Vec<Option<Vec<u8>>>) {
     (data, expected)
 }
 
+/// The tuple of these values, and what each is in it.
+fn encoded(columns: &[(Attribute, Stored)]) -> (Vec<u8>, Vec<Option<Vec<u8>>>) {
+    let (data, expected) = encode(columns);
+    let nulls: Vec<bool> = columns.iter().map(|(_, s)| matches!(s, Stored::Null)).collect();
+    let nulls = if nulls.contains(&true) { nulls } else { Vec::new() };
+    let varwidth =
+        columns.iter().any(|(a, s)| !matches!(a.len, AttLen::Fixed(_)) && !matches!(s, Stored::Null));
+    let infomask = FROZEN | if varwidth { HASVARWIDTH } else { 0 };
+    (tuple_with(columns.len() as u16, infomask, 0, &nulls, &data), expected)
+}
+
 fn column() -> impl Strategy<Value = (Attribute, Stored)> {
     let attribute = |len, align| Attribute {
         name: String::new(),
@@ -74,15 +85,8 @@ fn column() -> impl Strategy<Value = (Attribute, Stored)> {
 proptest! {
     #[test]
     fn walk_finds_what_was_encoded(mut columns in proptest::collection::vec(column(), 1..20), later in 0usize..3) {
-        let (data, mut expected) = encode(&columns);
         let natts = columns.len() as u16;
-        let nulls: Vec<bool> = columns.iter().map(|(_, s)| matches!(s, Stored::Null)).collect();
-        let nulls = if nulls.contains(&true) { nulls } else { Vec::new() };
-        let varwidth = columns.iter().any(|(a, s)| {
-            !matches!(a.len, AttLen::Fixed(_)) && !matches!(s, Stored::Null)
-        });
-        let infomask = FROZEN | if varwidth { HASVARWIDTH } else { 0 };
-        let tuple = tuple_with(natts, infomask, 0, &nulls, &data);
+        let (tuple, mut expected) = encoded(&columns);
         // Columns added after the tuple was written.
         for _ in 0..later {
             columns.push((Attribute::new("x", "int4").unwrap(), Stored::Null));
@@ -104,6 +108,47 @@ proptest! {
             let longer = [&tuple[..], &[0]].concat();
             prop_assert!(Walker::new(&desc, n).unwrap().datum(&longer).is_err());
             prop_assert!(Walker::new(&desc, n).unwrap().datum(&tuple[..tuple.len() - 1]).is_err());
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_short_way_finds_what_the_walk_finds(
+        mut columns in proptest::collection::vec(column(), 1..5),
+        plain in proptest::collection::vec(prop_oneof![3 => Just(0u8), 1 => 0u8..4], 5),
+        altered in proptest::option::of((any::<prop::sample::Index>(), any::<u8>())),
+    ) {
+        for ((attribute, stored), plain) in columns.iter_mut().zip(plain) {
+            // Most are of the kind that the short way takes.
+            if plain == 0 && !matches!(stored, Stored::Fixed(_)) {
+                (attribute.len, *stored) = (AttLen::Varlena, Stored::Short(vec![7; 9]));
+            }
+        }
+        let (mut tuple, _) = encoded(&columns);
+        if let Some((at, byte)) = altered {
+            let at = at.index(tuple.len());
+            tuple[at] = byte;
+        }
+        let desc = TupleDesc { attributes: columns.iter().map(|(a, _)| a.clone()).collect() };
+        for (n, (attribute, stored)) in columns.iter().enumerate() {
+            let walker = Walker::new(&desc, n).unwrap();
+            let (short, walked) = (walker.short_value(&tuple), walker.datum(&tuple));
+            if let Some(value) = short {
+                let Ok(Datum::Bytes([header, bytes @ ..])) = walked else {
+                    return Err(TestCaseError::fail(format!("{value:?} instead of {walked:?}")));
+                };
+                prop_assert!(header & 1 == 1 && *header != 1);
+                prop_assert_eq!(value, bytes);
+            }
+            // Nothing less plain than this is needed.
+            let is_plain = |(attribute, stored): &(Attribute, Stored)| match stored {
+                Stored::Short(_) => attribute.len == AttLen::Varlena,
+                Stored::Fixed(_) => true,
+                _ => false,
+            };
+            let wanted = altered.is_none() && matches!(stored, Stored::Short(_)) && columns.iter().all(is_plain);
+            prop_assert!(short.is_some() || !wanted, "column {} {:?}", n, attribute);
         }
     }
 }

@@ -21,6 +21,7 @@ use sequence::{Part, RecordSink};
 use shm_layout::arena::{Arena, OwnedChain};
 use shm_layout::slots::Figure;
 use shm_layout::words::Owner;
+use std::ops::Range;
 use std::path::Path;
 
 /// Bytes of bases that are taken at a time where they make no batch: so many stay in a core's cache.
@@ -103,34 +104,47 @@ impl Sorter {
         }
         let (item, windows) = (u64::from(item), bases - u64::from(self.params.k()) + 1);
         let portion = self.unit.portion;
-        let is_long = portion.is_long(windows);
-        for windows in portion.windows(item, 0..windows, is_long) {
-            self.begin_row(if is_long { item } else { NO_ROW })?;
-            match self.dna {
-                DnaType::Dna2 => self.bases.push_dna2_windows(row, bytes, windows),
-                DnaType::Dna4 => self.bases.push_dna4_windows(row, bytes, windows),
-            }
-            self.store_if_large()?;
+        if portion.takes_at_once(windows) {
+            return self.push(row, NO_ROW, bytes, 0..windows);
         }
-        Ok(())
+        let is_long = portion.is_long(windows);
+        let long_row = if is_long { item } else { NO_ROW };
+        let mut pieces = portion.windows(item, 0..windows, is_long);
+        pieces.try_for_each(|windows| self.push(row, long_row, bytes, windows))
+    }
+
+    /// Takes those windows of a row.
+    #[inline]
+    fn push(&mut self, row: u32, long_row: u64, bytes: &[u8], windows: Range<u64>) -> Result<(), WorkError> {
+        self.begin_row(long_row)?;
+        match self.dna {
+            DnaType::Dna2 => self.bases.push_dna2_windows(row, bytes, windows),
+            DnaType::Dna4 => self.bases.push_dna4_windows(row, bytes, windows),
+        }
+        self.store_if_large()
     }
 
     /// What follows is of this long row, or of rows that are not dealt out: a batch has no others.
+    #[inline]
     fn begin_row(&mut self, long_row: u64) -> Result<(), WorkError> {
-        if self.unit.long_row != long_row {
-            if !self.bases.is_empty() {
-                self.store_super_kmers()?;
-                self.bases.clear();
-            }
-            self.unit.long_row = long_row;
+        if self.unit.long_row == long_row { Ok(()) } else { self.change_row(long_row) }
+    }
+
+    fn change_row(&mut self, long_row: u64) -> Result<(), WorkError> {
+        if !self.bases.is_empty() {
+            self.store_super_kmers()?;
+            self.bases.clear();
         }
+        self.unit.long_row = long_row;
         Ok(())
     }
 
+    #[inline]
     fn store_if_large(&mut self) -> Result<(), WorkError> {
-        if self.bases.len() < self.bases_bytes {
-            return Ok(());
-        }
+        if self.bases.len() < self.bases_bytes { Ok(()) } else { self.store_bases() }
+    }
+
+    fn store_bases(&mut self) -> Result<(), WorkError> {
         match &mut self.method {
             Method::SuperKmers(_) => self.store_super_kmers()?,
             Method::Keys(_) => self.sort_keys()?,
