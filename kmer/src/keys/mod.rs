@@ -185,8 +185,12 @@ impl KeySorter {
         Ok(())
     }
 
-    fn is_full(&self) -> bool {
-        self.taken >= MOST_SUMMED || matches!(&self.kept, Kept::Keys(buckets) if buckets.is_full())
+    fn is_full(&mut self) -> bool {
+        let no_room = match &mut self.kept {
+            Kept::Keys(buckets) => buckets.is_full(),
+            Kept::Sums(_) => false,
+        };
+        no_room || self.taken >= MOST_SUMMED
     }
 
     /// Takes the first `count` k-mers of `packed`, which are of the row at hand, and `alone` in it, but for repeats.

@@ -22,7 +22,8 @@ pub(super) struct Row {
     pub(super) keys: Box<[u32; SHORT + CHUNK]>,
     /// How many are of the row.
     pub(super) len: usize,
-    stamps: Box<[u8; STAMPS]>,
+    /// The first [`STAMPS`] are used; the others are there so that no number of 16 bits needs to be looked at before it is a place.
+    stamps: Box<[u8; 1 << 16]>,
     stamp: u8,
     /// The row was found to be long: its keys are in `seen`.
     pub(super) is_long: bool,
@@ -46,7 +47,7 @@ impl Row {
             number: 0,
             keys: Box::new([0; SHORT + CHUNK]),
             len: 0,
-            stamps: Box::new([0; STAMPS]),
+            stamps: Box::new([0; 1 << 16]),
             stamp: 0,
             is_long: false,
             seen: Vec::new(),
@@ -70,7 +71,8 @@ impl Row {
     fn new_stamp(&mut self) {
         self.stamp = self.stamp.wrapping_add(1);
         if self.stamp == 0 {
-            (*self.stamps, self.stamp) = ([0; STAMPS], 1);
+            self.stamps[..STAMPS].fill(0);
+            self.stamp = 1;
         }
     }
 
@@ -83,13 +85,14 @@ impl Row {
     /// k-mers less than four places apart would be asked for before they are marked; their stretch is its own reverse complement, which `look` tells.
     pub(super) fn may_repeat(&mut self, look: &Look) -> bool {
         let [first, second, third] = &look.parts;
+        let (stamps, stamp) = (&mut *self.stamps, self.stamp);
         let mut found = look.mirrored;
         for ((first, second), third) in first[..look.windows].iter().zip(second).zip(third) {
-            let first = &mut self.stamps[usize::from(*first) % STAMPS];
-            found |= *first == self.stamp;
-            *first = self.stamp;
-            found |= self.stamps[usize::from(*second) % STAMPS] == self.stamp;
-            self.stamps[usize::from(*third) % STAMPS] = self.stamp;
+            let first = &mut stamps[usize::from(*first)];
+            found |= *first == stamp;
+            *first = stamp;
+            found |= stamps[usize::from(*second)] == stamp;
+            stamps[usize::from(*third)] = stamp;
         }
         if found {
             self.new_stamp();

@@ -72,9 +72,7 @@ copies! {
 #[inline(always)]
 fn into_buckets_any(keys: &[u32], low_bits: u32, buckets: &mut Buckets<u16>) {
     let mask = (1u32 << low_bits) - 1;
-    for key in keys {
-        buckets.put((key >> low_bits) as usize, (key & mask) as u16);
-    }
+    buckets.put(keys.iter().map(|key| ((key >> low_bits) as usize, (key & mask) as u16)));
 }
 
 copies! {

@@ -43,6 +43,9 @@ pub(crate) struct Look {
     pub(crate) windows: usize,
     /// 16 bases, the first in the highest bits.
     words: [u32; WINDOWS],
+    /// The records of whole windows, and their buckets.
+    records: [u32; WINDOWS],
+    buckets: [u16; WINDOWS],
     /// Of the k - 3 bases from each of the first three on a number of [`PART_BITS`] bits.
     pub(crate) parts: [[u16; WINDOWS]; 3],
     /// Where k-mers are canonical: there is a stretch that is its own reverse complement, so that one of its k-mers may be that of another.
@@ -51,7 +54,14 @@ pub(crate) struct Look {
 
 impl Default for Look {
     fn default() -> Self {
-        Self { windows: 0, words: [0; WINDOWS], parts: [[0; WINDOWS]; 3], mirrored: false }
+        Self {
+            windows: 0,
+            words: [0; WINDOWS],
+            records: [0; WINDOWS],
+            buckets: [0; WINDOWS],
+            parts: [[0; WINDOWS]; 3],
+            mirrored: false,
+        }
     }
 }
 
@@ -81,6 +91,9 @@ fn look_any(packed: &[u8], params: Params, kmers: usize, look: &mut Look) {
     for (word, (((first, second), third), last)) in words.iter_mut().zip(bytes) {
         *word =
             u32::from(*first) << 24 | u32::from(*second) << 16 | u32::from(*third) << 8 | u32::from(*last);
+    }
+    for ((record, bucket), word) in look.records.iter_mut().zip(&mut look.buckets).zip(&*words) {
+        (*bucket, *record) = record_of(*word, WINDOW as u32, params.k());
     }
     let bases = params.k() - (WINDOW as u32 - 1);
     look.mirrored = false;
@@ -125,22 +138,28 @@ copies! {
 #[inline(always)]
 fn put_windows_any(look: &Look, kmers: usize, k: u32, buckets: &mut Buckets<u32>) {
     let (whole, rest) = (kmers / WINDOW, kmers % WINDOW);
-    let shift = 32 - 2 * k - SIDE_BITS;
-    for word in &look.words[..whole] {
-        put(word >> shift, WINDOW as u32, k, buckets);
-    }
+    let whole_ones = look.buckets[..whole].iter().zip(&look.records[..whole]);
+    buckets.put(whole_ones.map(|(bucket, record)| (usize::from(*bucket), *record)));
     if rest > 0 {
-        put(look.words[whole] >> shift, rest as u32, k, buckets);
+        put(look.words[whole], rest as u32, k, buckets);
     }
 }
 
-/// Puts the record of a window of k + 3 bases, of which the first `kmers` k-mers count, into its bucket: the bases before and behind those of
-/// the bucket, and how many.
+/// The bucket of the window of the first k + 3 bases of a word, of which the first `kmers` k-mers count, and its record: the bases before and behind those
+/// of the bucket, and how many.
 #[inline(always)]
-fn put(window: u32, kmers: u32, k: u32, buckets: &mut Buckets<u32>) {
+fn record_of(word: u32, kmers: u32, k: u32) -> (u16, u32) {
+    let window = word >> (32 - 2 * k - SIDE_BITS);
     let bucket = window >> LOW_BITS & ((1 << bucket_bits(k)) - 1);
     let sides = window >> (LOW_BITS + bucket_bits(k)) << LOW_BITS | window & ((1 << LOW_BITS) - 1);
-    buckets.put(bucket as usize, (kmers - 1) << COUNT_SHIFT | sides);
+    (bucket as u16, (kmers - 1) << COUNT_SHIFT | sides)
+}
+
+/// Puts a window into its bucket.
+#[inline(always)]
+fn put(word: u32, kmers: u32, k: u32, buckets: &mut Buckets<u32>) {
+    let (bucket, record) = record_of(word, kmers, k);
+    buckets.put(std::iter::once((bucket.into(), record)));
 }
 
 /// The same for those of the first `kmers` k-mers that are not left out: `left_out` tells of which four in a row, from the given place on, which are,
@@ -152,16 +171,15 @@ pub(crate) fn put_some(
     left_out: impl Fn(usize) -> u64,
     buckets: &mut Buckets<u32>,
 ) {
-    let shift = 32 - 2 * k - SIDE_BITS;
     for (first, word) in (0..kmers).step_by(WINDOW).zip(&look.words) {
         let (out, count) = (left_out(first), (kmers - first).min(WINDOW) as u32);
         if out == 0 {
-            put(word >> shift, count, k, buckets);
+            put(*word, count, k, buckets);
             continue;
         }
         for at in (0..count).filter(|at| out >> at & 1 == 0) {
             // A window of which only the first k-mer counts.
-            put(stretch(*word, at, k) << SIDE_BITS, 1, k, buckets);
+            put(word << (2 * at), 1, k, buckets);
         }
     }
 }
