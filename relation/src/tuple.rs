@@ -4,7 +4,7 @@
 //! - Every attribute lies inside the tuple, and after the last one the tuple ends: a column list that does not match the
 //!   table is found out wherever sizes differ, instead of giving wrong bytes.
 //! - No allocation on the good path; leading fixed-width columns cost nothing while no NULL is among them, and tuples of the plainest kind, which
-//!   most are, little ([`Walker::short_value`]).
+//!   most are, little.
 //!
 //! What it does not do: unpack values (see [`crate::varlena`], [`crate::toast`]) or judge visibility.
 //!
