@@ -11,7 +11,7 @@
 //! becomes positive about every m bases, and more evenly than chance has it. A wave whose weights are sines makes the turns a decycling set of least
 //! size (J. Mykkeltveit, A proof of Golomb's conjecture for the de Bruijn graph, 1972): no long sequence is without one. That such sets make good minimizers
 //! was found by D. Pellow, L. Pu, B. Ekim, L. Kotlar, B. Berger, R. Shamir and Y. Orenstein (Efficient minimizer orders for large values of k using minimum
-//! decycling sets, 2023). Here the sines are rounded to 1 and 2, which costs nothing measurable: see the log in docs/performance.md. On the other strand the wave
+//! decycling sets, 2023). Here the sines are rounded to 1 and 2, which costs nothing measurable: see docs/performance-log.md. On the other strand the wave
 //! is read backwards and a base counts 3 less what its complement does: the sums are the same, in the other order. So where k-mers are canonical turns are those
 //! of both ways.
 //!
