@@ -117,6 +117,13 @@ mod tests {
     }
 
     #[test]
+    fn only_what_is_one_piece_of_one_unit_is_taken_at_once() {
+        let shared = Portion { bits: 1, number: 0, stretch: 4 };
+        assert!(Portion::default().takes_at_once(PIECE) && !Portion::default().takes_at_once(PIECE + 1));
+        assert!(!shared.takes_at_once(1));
+    }
+
+    #[test]
     fn a_whole_row_comes_in_pieces_that_can_be_stored_in_between() {
         let pieces: Vec<_> = Portion::default().windows(7, 0..PIECE * 2 + 5, false).collect();
         assert_eq!(pieces, [0..PIECE, PIECE..2 * PIECE, 2 * PIECE..2 * PIECE + 5]);
